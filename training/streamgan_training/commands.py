@@ -1,0 +1,123 @@
+"""The commands that training adds to the ``streamgan`` program: train, evaluate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamgan.api import UsageError, hookimpl
+
+RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Adds the commands; torch is imported only when one of them runs."""
+    for command in (train, evaluate, export):
+        register(command)
+
+
+def _changes(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """``key=value`` pairs, the values read as YAML."""
+    import yaml
+
+    changes = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise UsageError(f"--set {assignment}: expected key=value, such as train.iterations=1000")
+        changes[key.strip()] = yaml.safe_load(value)
+    return changes
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go.")
+@click.option("--resume", is_flag=True, help="RECIPE is a run folder: continue it as if it had not stopped.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Replace a value, e.g. train.batch=2.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what the folders hold; train nothing.")
+def train(recipe: Path, runs: Path, resume: bool, assignments: tuple[str, ...], dry_run: bool) -> None:
+    """Train RECIPE (a YAML file) in a new numbered run folder."""
+    from streamgan_training import loop
+    from streamgan_training import recipe as recipes
+
+    if resume and assignments:
+        raise UsageError("--resume continues a run as it is; --set cannot change it")
+    path = recipe / "recipe.yaml" if resume else recipe
+    settings = recipes.load(path, _changes(assignments))
+    if dry_run:
+        _describe(settings)
+        return
+    folder = recipe if resume else loop.new_run_folder(runs, settings.name)
+    click.echo(f"run folder: {folder}   (pictures: {folder}/samples, curves: tensorboard --logdir {runs})")
+    try:
+        last = _train_with_progress(settings, folder, resume)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; continue with: streamgan train {folder} --resume", err=True)
+        raise
+    click.echo(f"done: {last}\nnext: streamgan evaluate {folder}; streamgan export {folder} -o {settings.name}.onnx")
+
+
+def _describe(settings: Any) -> None:
+    """Prints a recipe and the sizes of its folders."""
+    from streamgan_training import data
+
+    click.echo(settings.to_yaml(), nl=False)
+    for name, domain in (("a", settings.data.a), ("b", settings.data.b)):
+        for folder in domain:
+            kept, out = len(data.list_images(folder)), len(data.list_images(folder, held_out=True))
+            click.echo(f"# {name}: {kept} images to train on, {out} held out in {folder.path}")
+
+
+def _train_with_progress(settings: Any, folder: Path, resume: bool) -> Path:
+    """Trains with a bar that shows losses and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamgan_training import loop
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns) as progress:
+        task = progress.add_task("reading images", total=settings.train.iterations)
+
+        def on_step(step: int, values: dict[str, float]) -> None:
+            text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            progress.update(task, completed=step, description=text)
+            if not progress.console.is_terminal and step % settings.train.log_every == 0:
+                progress.console.print(f"step {step}/{settings.train.iterations}  {text}", highlight=False)
+
+        def warn(text: str) -> None:
+            progress.console.print(f"warning: {text}", highlight=False)
+
+        return loop.train(settings, folder, resume=resume, warn=warn, on_step=on_step)
+
+
+@click.command()
+@RUN
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The model file, NAME.onnx.")
+def export(run: Path, output: Path) -> None:
+    """Write the model file of RUN (a run folder or one checkpoint of it)."""
+    from streamgan_training import export as exporting
+
+    card, parity = exporting.export(run, output)
+    click.echo(
+        f"{output}: {card.direction}, {card.parameters / 1e6:.2f} M parameters, {output.stat().st_size / 1e6:.1f} MB\n"
+        f"ONNX Runtime differs from torch by at most {parity.max_difference}/255, in {parity.differing:.1e} of values"
+    )
+
+
+@click.command()
+@RUN
+@click.option("--clip", "clips", type=click.Path(path_type=Path), multiple=True, help="A film to measure flicker on.")
+@click.option(
+    "--pair", "pairs", type=(click.Path(path_type=Path), click.Path(path_type=Path)), multiple=True,
+    metavar="SOURCE OUTPUT", help="A film and its translation, as 'streamgan run' made it.",
+)  # fmt: skip
+def evaluate(run: Path, clips: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...]) -> None:
+    """Measure RUN on its held-out frames, and flicker on clips."""
+    from streamgan_training import evaluate as evaluating
+
+    for name, value in evaluating.evaluate(run, clips, pairs).items():
+        click.echo(f"{name:60s} {value:.5g}")

@@ -1,0 +1,230 @@
+"""Generators and discriminators. All take and give ``(N, C, H, W)`` float in [-1, 1]."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamgan_training import recipe
+
+Norm = Callable[[int], nn.Module]
+
+
+def make_norm(name: recipe.NormName) -> Norm:
+    """The normalisation layer of a name: InstanceNorm without affine, as in the paper, BatchNorm, or none."""
+    makers: dict[recipe.NormName, Norm] = {
+        "instance": nn.InstanceNorm2d,
+        "batch": nn.BatchNorm2d,
+        "none": lambda _: nn.Identity(),
+    }
+    return makers[name]
+
+
+def initialise(network: nn.Module, std: float = 0.02) -> None:
+    """Draws all convolutions from N(0, std²), as Zhu et al. 2017 do; layers marked ``zero_init`` begin at 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if getattr(module, "zero_init", False):
+                nn.init.zeros_(module.weight)
+            else:
+                nn.init.normal_(module.weight, 0.0, std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class ResnetBlock(nn.Module):
+    """The residual block R*k* of Zhu et al. 2017, appendix 7.2: two 3×3 convolutions with reflection padding."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
+            norm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
+            norm(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        y: Tensor = self.body(x)
+        return x + y
+
+
+class ResnetGenerator(nn.Module):
+    """The generator of Zhu et al. 2017: c7s1-64, d128, d256, R256 × `blocks`, u128, u64, c7s1-3."""
+
+    multiple_of = 4
+
+    def __init__(self, width: int = 64, blocks: int = 9, norm: Norm = nn.InstanceNorm2d) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, width, 7, padding=3, padding_mode="reflect"), norm(width), nn.ReLU(inplace=True),
+        ]  # fmt: skip
+        for channels in (width, 2 * width):
+            layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1), norm(2 * channels), nn.ReLU(inplace=True)]
+        layers += [ResnetBlock(4 * width, norm) for _ in range(blocks)]
+        for channels in (4 * width, 2 * width):
+            layers += [
+                nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1),
+                norm(channels // 2),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 4."""
+        y: Tensor = self.body(x)
+        return y
+
+
+class ConvNormRelu(nn.Sequential):
+    """A 3×3 convolution with edge padding (zeros leave a frame round the picture), a norm and a ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
+        conv = nn.Conv2d(inputs, outputs, 3, stride, 1, padding_mode="replicate")
+        super().__init__(conv, norm(outputs), nn.ReLU(inplace=True))
+
+
+class CompactBlock(nn.Module):
+    """A residual block whose second convolution begins small, so that depth does not delay learning."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.first = ConvNormRelu(channels, channels, norm)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, padding_mode="replicate")
+        self.norm = norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        y: Tensor = self.norm(self.second(self.first(x)))
+        return x + y
+
+
+class GlobalModulation(nn.Module):
+    """Scales and shifts every channel by what the whole frame holds, so that a wide sky is one thing.
+
+    A FiLM layer (Perez et al. 2018) conditioned on the frame's own mean features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // 2, 1)
+        self.expand = nn.Conv2d(channels // 2, 2 * channels, 1)
+        self.expand.zero_init = True  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        scale, shift = self.expand(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).chunk(2, 1)
+        y: Tensor = x * (1 + scale) + shift
+        return y
+
+
+class Up(nn.Module):
+    """Narrows to the channels of the next finer level, doubles the size, adds that level's features."""
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(inputs, outputs, 1)
+        self.fuse = ConvNormRelu(outputs, outputs, norm)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(N, inputs, H/2, W/2) and (N, outputs, H, W) → (N, outputs, H, W)."""
+        up = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        y: Tensor = self.fuse(up + skip)
+        return y
+
+
+class CompactGenerator(nn.Module):
+    """A generator for real time: about 1.4 GMAC at 256², 1.9 M weights at the default width of 24.
+
+    It works at half resolution and below (pixel-unshuffle ×2, then three strided levels), sees the whole frame (the
+    global modulation at the coarsest level) and changes the picture by a residual: ``tanh(x + residual)``. The residual
+    is drawn at full resolution beside the picture itself, so that it ends where the picture's edges are; pixel-shuffle
+    in that place left a checkerboard in plain skies. Only plain convolutions, bilinear resizing and a mean: what
+    TensorRT and OpenVINO run well. With BatchNorm the norms fold into the convolutions at export.
+    """
+
+    multiple_of = 16
+
+    def __init__(self, width: int = 24, norm: Norm = nn.BatchNorm2d) -> None:
+        super().__init__()
+        half, quarter, eighth, coarse = width, 2 * width, 4 * width, 16 * width // 3
+        self.stem = ConvNormRelu(12, half, norm)
+        self.down_quarter = nn.Sequential(ConvNormRelu(half, quarter, norm, 2), CompactBlock(quarter, norm))
+        self.down_eighth = nn.Sequential(ConvNormRelu(quarter, eighth, norm, 2), CompactBlock(eighth, norm))
+        self.down_coarse = ConvNormRelu(eighth, coarse, norm, 2)
+        self.coarse = nn.Sequential(
+            CompactBlock(coarse, norm), GlobalModulation(coarse), CompactBlock(coarse, norm),
+            CompactBlock(coarse, norm), GlobalModulation(coarse), CompactBlock(coarse, norm),
+        )  # fmt: skip
+        self.up_eighth = Up(coarse, eighth, norm)
+        self.block_eighth = CompactBlock(eighth, norm)
+        self.up_quarter = Up(eighth, quarter, norm)
+        self.up_half = Up(quarter, half, norm)
+        self.narrow = nn.Conv2d(half, 12, 1)
+        self.fuse = ConvNormRelu(12 + 3, 16, norm)
+        self.head = nn.Conv2d(16, 3, 3, 1, 1, padding_mode="replicate")
+        self.head.zero_init = True  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 16."""
+        half = self.stem(F.pixel_unshuffle(x, 2))
+        quarter = self.down_quarter(half)
+        eighth = self.down_eighth(quarter)
+        y = self.coarse(self.down_coarse(eighth))
+        y = self.block_eighth(self.up_eighth(y, eighth))
+        y = self.up_half(self.up_quarter(y, quarter), half)
+        full = F.interpolate(self.narrow(y), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return torch.tanh(x + self.head(self.fuse(torch.cat((full, x), 1))))
+
+
+class PatchDiscriminator(nn.Module):
+    """The PatchGAN of Isola et al. 2017: C64-C128-C256-C512 at 3 layers, receptive field 70²."""
+
+    def __init__(self, width: int = 64, layers: int = 3, norm: Norm = nn.InstanceNorm2d, scale: int = 1) -> None:
+        super().__init__()
+        self.scale = scale
+        body: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+        channels = width
+        for level in range(1, layers + 1):
+            following = width * min(2**level, 8)
+            stride = 2 if level < layers else 1
+            body += [
+                nn.Conv2d(channels, following, 4, stride, 1), norm(following), nn.LeakyReLU(0.2, inplace=True),
+            ]  # fmt: skip
+            channels = following
+        self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → (N, 1, h, w), one verdict a patch: 1 is real, 0 is translated."""
+        if self.scale > 1:
+            x = F.avg_pool2d(x, self.scale)
+        y: Tensor = self.body(x)
+        return y
+
+
+def make_generator(settings: recipe.Generator) -> nn.Module:
+    """The generator that a recipe names, initialised."""
+    norm = make_norm(settings.norm)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "resnet9": functools.partial(ResnetGenerator, settings.width, 9, norm),
+        "resnet6": functools.partial(ResnetGenerator, settings.width, 6, norm),
+        "compact": functools.partial(CompactGenerator, settings.width, norm),
+    }
+    network = makers[settings.name]()
+    initialise(network)
+    return network
+
+
+def make_discriminators(settings: tuple[recipe.Discriminator, ...]) -> nn.ModuleList:
+    """The discriminators that a recipe names, initialised, in its order."""
+    networks = [PatchDiscriminator(one.width, one.layers, make_norm(one.norm), one.scale) for one in settings]
+    for network in networks:
+        initialise(network)
+    return nn.ModuleList(networks)

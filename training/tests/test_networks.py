@@ -1,0 +1,61 @@
+"""Architectures: sizes, receptive field, cost, and what the compact generator promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from streamgan_training import networks
+from streamgan_training.recipe import Discriminator, Generator
+
+
+def macs(network: nn.Module, side: int = 256) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, side, side))
+    return counter.get_total_flops() / 2e9
+
+
+def weights(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet6", "compact"])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_generators_keep_the_size(name: str, norm: str) -> None:
+    network = networks.make_generator(Generator(name, 6, norm)).eval()  # type: ignore[arg-type]
+    assert network(torch.zeros(1, 3, 32, 48)).shape == (1, 3, 32, 48)
+
+
+def test_the_papers_generator_has_the_papers_size() -> None:
+    assert weights(networks.make_generator(Generator())) == pytest.approx(11.38e6, rel=0.001)
+
+
+def test_the_papers_discriminator_has_the_papers_size_and_receptive_field() -> None:
+    judge = networks.PatchDiscriminator()
+    assert weights(judge) == pytest.approx(2.76e6, rel=0.005)
+    plain = networks.PatchDiscriminator(norm=networks.make_norm("none"))
+    picture = torch.zeros(1, 3, 256, 256, requires_grad=True)
+    plain(picture)[0, 0, 15, 15].backward()
+    assert picture.grad is not None
+    touched = picture.grad[0].abs().sum((0,)).nonzero()
+    assert (touched.max(0).values - touched.min(0).values + 1).tolist() == [70, 70]
+
+
+def test_the_compact_generator_is_within_its_budget() -> None:
+    network = networks.make_generator(Generator("compact", 24, "batch")).eval()
+    assert 1.0 < macs(network) < 3.0
+    assert weights(network) * 2 < 8e6
+
+
+def test_the_compact_generator_sees_the_whole_frame_and_begins_near_the_identity() -> None:
+    network = networks.make_generator(Generator("compact", 6, "batch")).eval()
+    picture = torch.rand(1, 3, 64, 96) * 2 - 1
+    assert network(picture).allclose(torch.tanh(picture), atol=1e-6)
+
+
+def test_scaled_discriminators_judge_a_smaller_picture() -> None:
+    full, quarter = networks.make_discriminators((Discriminator(width=4), Discriminator(width=4, scale=2)))
+    picture = torch.zeros(1, 3, 128, 128)
+    assert quarter(picture).shape[-1] < full(picture).shape[-1]
