@@ -94,6 +94,19 @@ def load(state: State, folder: Path, recipe_digest: str) -> None:
     state.step = int(plain["step"])
 
 
+def load_modules(state: State, run: Path) -> None:
+    """Fills all networks from a run's newest checkpoint; optimisers, pools and the step stay as they are.
+
+    Raises:
+        ModelError: if there is no whole checkpoint, or the networks are others.
+    """
+    saved = list_checkpoints(run / "checkpoints")
+    if not saved:
+        raise ModelError(f"{run}: has no checkpoint to start from; mend train.start_from in the recipe")
+    for name, module in state.modules.items():
+        load_module(module, name, saved[-1])
+
+
 def load_module(module: nn.Module, name: str, folder: Path) -> None:
     """Fills one module, such as ``ema``, from a checkpoint folder.
 

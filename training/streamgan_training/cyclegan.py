@@ -113,7 +113,7 @@ def generator_loss(
         weight = method.lambda_cycle * method.lambda_identity
         terms["identity"] = weight * (losses.identity(generators.ab(b), b) + losses.identity(generators.ba(a), a))
     if method.lambda_exposure:
-        prior = losses.exposure_prior(out.fake_b, a, method.exposure_ceiling)
+        prior = losses.exposure_prior(out.fake_b, a, method.exposure_ceiling, method.exposure_region)
         terms["exposure"] = method.lambda_exposure * prior
     return terms
 

@@ -19,7 +19,9 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as VF
 
 from streamgan.api import SourceError, UsageError
-from streamgan_training.recipe import Data, FrameFolder
+from streamgan_training.recipe import Data, FrameFolder, Jitter
+
+NO_JITTER = Jitter()
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -117,24 +119,20 @@ def load_domain(folders: Sequence[FrameFolder], data: Data, warn: Callable[[str]
     return sets
 
 
-def crop_transform(data: Data, size: tuple[int, int]) -> v2.Transform:
+def crop_transform(data: Data, size: tuple[int, int], jitter: Jitter = NO_JITTER) -> v2.Transform:
     """From ``(3, H, W)`` uint8 to a float crop ``(3, height, width)`` in [-1, 1]; `size` is (width, height)."""
     width, height = size
     aspect = width / height
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(
-                (height, width),
-                scale=data.crop_area,
-                ratio=(aspect * data.crop_aspect[0], aspect * data.crop_aspect[1]),
-                interpolation=InterpolationMode.BICUBIC,
-                antialias=True,
-            ),
-            v2.RandomHorizontalFlip(0.5 if data.flip else 0.0),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize([0.5] * 3, [0.5] * 3),
-        ]
+    crop = v2.RandomResizedCrop(
+        (height, width),
+        scale=data.crop_area,
+        ratio=(aspect * data.crop_aspect[0], aspect * data.crop_aspect[1]),
+        interpolation=InterpolationMode.BICUBIC,
+        antialias=True,
     )
+    color = [v2.ColorJitter(*dataclasses.astuple(jitter))] if jitter != NO_JITTER else []
+    flip = v2.RandomHorizontalFlip(0.5 if data.flip else 0.0)
+    return v2.Compose([crop, flip, *color, v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
 
 
 def draw(sets: Sequence[FrameSet], transform: v2.Transform, batch: int, key: tuple[object, ...]) -> Tensor:
@@ -164,10 +162,14 @@ class Batches:
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (a, b) for each step from `step` to the end, both ``(batch, 3, H, W)`` in [-1, 1]."""
         for current in range(step, self.iterations):
-            transform = crop_transform(self.data, self.size_at(current))
+            size = self.size_at(current)
+            transform_a, transform_b = (
+                crop_transform(self.data, size, self.data.jitter_a),
+                crop_transform(self.data, size),
+            )
             yield (
-                draw(self.a, transform, self.batch, (self.seed, current, "a")),
-                draw(self.b, transform, self.batch, (self.seed, current, "b")),
+                draw(self.a, transform_a, self.batch, (self.seed, current, "a")),
+                draw(self.b, transform_b, self.batch, (self.seed, current, "b")),
             )
 
     def size_at(self, step: int) -> tuple[int, int]:

@@ -133,6 +133,8 @@ def train(
         raise UsageError(f"{folder}: has no checkpoint to resume from")
     if resume:
         checkpoint.load(state, saved[-1], recipe.digest)
+    elif settings.start_from is not None:
+        checkpoint.load_modules(state, Path(settings.start_from))
 
     samples = fixed_samples(sets_a, recipe).to(fabric.device)
     board = SummaryWriter(str(folder), purge_step=state.step or None)

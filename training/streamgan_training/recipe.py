@@ -36,6 +36,17 @@ class FrameFolder:
 
 
 @dataclasses.dataclass(frozen=True)
+class Jitter:
+    """Largest random changes of colour, as torchvision's ColorJitter takes them; 0 is none."""
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    """At most 0.5, half way round the circle."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """The two domains, and how a crop is made of a frame."""
 
@@ -55,6 +66,8 @@ class Data:
     """Smallest and largest ratio of a crop's sides, relative to the ratio of `size`."""
     flip: bool = True
     """Whether to mirror half of the crops."""
+    jitter_a: Jitter = Jitter()
+    """Random changes of the source frames' colours, so that footage of other colours is no surprise."""
     load_short_side: int = 360
     """Frames larger than this are reduced when they are read (antialiased), in pixels."""
     cache_gigabytes: float = 4.0
@@ -105,6 +118,8 @@ class CycleGan:
     """Weight of the one-sided exposure prior: regions that come out brighter than the ceiling cost."""
     exposure_ceiling: float = 1.0
     """The ceiling, as a fraction of the source's brightness."""
+    exposure_region: int = 16
+    """Side of a region, in pixels; lamps must be smaller than that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +138,8 @@ class Temporal:
 class Train:
     """The loop."""
 
+    start_from: str | None = None
+    """A run folder whose networks this training begins with, relative to the recipe; None to begin from nothing."""
     iterations: int = 200_000
     batch: int = 1
     learning_rate: float = 2e-4
@@ -173,7 +190,9 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 of the resolved recipe, in hexadecimal; where its folders lie does not matter."""
         data = dataclasses.replace(self.data, a=_unplaced(self.data.a), b=_unplaced(self.data.b))
-        return hashlib.sha256(dataclasses.replace(self, data=data).to_yaml().encode()).hexdigest()
+        start = self.train.start_from
+        train = dataclasses.replace(self.train, start_from=None if start is None else Path(start).name)
+        return hashlib.sha256(dataclasses.replace(self, data=data, train=train).to_yaml().encode()).hexdigest()
 
 
 def load(path: Path, changes: dict[str, Any] | None = None) -> Recipe:
@@ -194,7 +213,10 @@ def load(path: Path, changes: dict[str, Any] | None = None) -> Recipe:
     recipe = settings.parse(Recipe, values, where=str(path))
     folder = path.resolve().parent
     data = dataclasses.replace(recipe.data, a=_resolved(recipe.data.a, folder), b=_resolved(recipe.data.b, folder))
-    return dataclasses.replace(recipe, data=data)
+    train = recipe.train
+    if train.start_from is not None:
+        train = dataclasses.replace(train, start_from=str((folder / train.start_from).resolve()))
+    return dataclasses.replace(recipe, data=data, train=train)
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
