@@ -136,6 +136,7 @@ def test_plugins_are_asked_before_built_ins(tmp_path: Path) -> None:
 from streamgan import api
 
 class Anything(api.Source):
+    def __init__(self, location, selection): pass
     @classmethod
     def accepts(cls, location): return True
     @property
