@@ -316,7 +316,7 @@ class Preview(Sink):
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise SinkError("cannot open a window: there is no screen (DISPLAY is not set); use -o FILE")
         try:
-            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(self.title, info.width, info.height)
         except cv2.error as error:
             raise SinkError(f"cannot open a window ({error.err}); use -o FILE") from None
@@ -352,10 +352,11 @@ def overlay(image: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
         text: one line of ASCII.
     """
     scale = max(0.4, image.shape[0] / 900)
-    place, font = (round(16 * scale), round(36 * scale)), cv2.FONT_HERSHEY_SIMPLEX
+    margin, font, thickness = round(12 * scale), cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale))
+    (width, height), below = cv2.getTextSize(text, font, scale, thickness)
     drawn = image.copy()
-    for shade, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-        cv2.putText(drawn, text, place, font, scale, shade, max(1, round(thickness * scale)), cv2.LINE_AA)
+    drawn[: height + below + 2 * margin, : width + 2 * margin] //= 4  # text on a darker ground reads on any picture
+    cv2.putText(drawn, text, (margin, margin + height), font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
     return drawn
 
 
