@@ -11,6 +11,7 @@ Importing this package is light: the video and inference libraries are loaded by
 
 from __future__ import annotations
 
+import os
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from streamgan.pipeline import Report
 
 __version__ = "0.1.0"
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its makers from its import on
 
 
 def run(

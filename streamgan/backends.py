@@ -22,6 +22,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
+from streamgan import plugins
 from streamgan.api import Availability, Backend, BackendError, Images, Session, hookimpl
 from streamgan.model import INPUT, OUTPUT
 
@@ -101,7 +102,7 @@ def choose(backends: Mapping[str, type[Backend]], name: str | None = None) -> tu
     Raises:
         BackendError: if there is none of that name, or it cannot be used here.
     """
-    states = {key: backend.availability() for key, backend in backends.items()}
+    states = {key: plugins.availability(key, backend) for key, backend in backends.items()}
     usable = [key for key, state in states.items() if state.usable]
     offer = f"usable here: {', '.join(usable) or 'none'}"
     if name is not None and name != "auto":

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from streamgan.api import ModelError
+from streamgan import settings
+from streamgan.api import ModelError, PresetError, option
 
 CARD_KEY = "streamgan"
 FORMAT = 1
@@ -24,7 +26,7 @@ INPUT, OUTPUT = "frames", "frames_out"
 class SizeRule:
     """Which sizes of frames a model takes, and which it knows."""
 
-    multiple_of: int = 1
+    multiple_of: int = option(1, minimum=1)
     """Height and width must be multiples of this, in pixels."""
     trained: tuple[int, int] = (256, 256)
     """(width, height) of the frames it was trained on, in pixels."""
@@ -79,29 +81,27 @@ class ModelCard:
             ModelError: if it is not JSON, of a newer format, or lacks a field.
         """
         try:
-            fields: dict[str, Any] = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
+            content = json.loads(text)
+        except ValueError as error:
             raise ModelError(f"{where}: the model card is not JSON ({error}); export the model again") from None
-        version = fields.pop("format", None)
+        version = content.pop("format", None) if isinstance(content, dict) else None
         if version != FORMAT:
             raise ModelError(
-                f"{where}: the model card has format {version}, this streamgan reads {FORMAT}; "
+                f"{where}: the model card has format {version!r}, this streamgan reads {FORMAT}; "
                 "update streamgan, or export the model again"
             )
-        known = {field.name for field in dataclasses.fields(cls)}
-        fields = {key: value for key, value in fields.items() if key in known}
+        fields = _known(cls, content)
+        fields["size"] = _known(SizeRule, fields.get("size", {}))
         try:
-            size = SizeRule(**fields.pop("size", {}))
-            fields |= {key: tuple(fields[key]) for key in ("domains", "inputs", "data") if key in fields}
-            return cls(size=dataclasses.replace(size, trained=_pair(size.trained)), **fields)
-        except TypeError as error:
-            raise ModelError(f"{where}: the model card lacks a field ({error}); export the model again") from None
+            return settings.parse(cls, fields, f"{where}: model card")
+        except PresetError as error:
+            raise ModelError(f"{error}; export the model again") from None
 
 
-def _pair(values: Any) -> tuple[int, int]:
-    """Two integers from what JSON made of a tuple."""
-    width, height = values
-    return int(width), int(height)
+def _known(cls: type, content: Any) -> Any:
+    """The entries that are fields of a dataclass; what is no mapping is left to the parser's own words."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in content.items() if key in names} if isinstance(content, dict) else content
 
 
 def digest(path: Path) -> str:
@@ -118,7 +118,7 @@ def read_card(path: Path) -> ModelCard:
     """
     import onnxruntime as ort
 
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise ModelError(f"{path}: no such model file")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -18,6 +18,7 @@ import cv2
 
 from streamgan.api import Frame, StreamganError, VideoInfo
 from streamgan.plan import Budget, Plan, Request, build, open_sink, open_source
+from streamgan.plugins import held
 from streamgan.stage import TranslateStage
 
 __all__ = ["Budget", "Interrupted", "Plan", "Progress", "Report", "Request", "build", "run"]
@@ -27,6 +28,8 @@ Frames: TypeAlias = "queue.Queue[list[Frame] | None]"
 
 _DEPTH = 4
 _TICK = 0.1
+_PATIENCE = 10.0
+"""Seconds for the stages to end once they are told to."""
 STAGES = ("decode", "translate", "encode")
 
 
@@ -92,18 +95,19 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Re
     cv2.setNumThreads(plan.budget.translate)
     film = _Film(plan)
     began = time.perf_counter()
-    with ThreadPoolExecutor(len(STAGES), thread_name_prefix="streamgan") as pool:
-        futures = [pool.submit(stage) for stage in (film.decode, film.translate, film.encode)]
-        for future in futures:
-            future.add_done_callback(film.note_end)
-        try:
-            while wait(futures, timeout=_TICK, return_when=FIRST_EXCEPTION).not_done and not film.stop.is_set():
-                if on_progress is not None:
-                    on_progress(Progress(film.frames, film.total, time.perf_counter() - began))
-        except KeyboardInterrupt:
-            film.interrupted = True
-        finally:
-            film.end_early()
+    pool = ThreadPoolExecutor(len(STAGES), thread_name_prefix="streamgan")
+    futures = [pool.submit(stage) for stage in (film.decode, film.translate, film.encode)]
+    for future in futures:
+        future.add_done_callback(film.note_end)
+    try:
+        while wait(futures, timeout=_TICK, return_when=FIRST_EXCEPTION).not_done and not film.stop.is_set():
+            if on_progress is not None:
+                on_progress(Progress(film.frames, film.total, time.perf_counter() - began))
+    except KeyboardInterrupt:
+        film.interrupted = True
+    finally:
+        film.end_early()
+        pool.shutdown(wait=_settle(futures))
     film.raise_first_error()
     seconds = time.perf_counter() - began
     if on_progress is not None:
@@ -111,7 +115,26 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Re
     return Report(plan.output, film.frames, seconds, film.busy, tuple(film.notes))
 
 
-class _Stopped(Exception):
+def _settle(futures: list[Future[None]]) -> bool:
+    """Waits until the stages have cleaned up, however impatient Ctrl-C; a plugin that never returns is given up.
+
+    Returns:
+        Whether all stages have ended.
+    """
+    began, (*_, encode) = time.monotonic(), futures
+    while wait(futures, timeout=0).not_done:
+        late = time.monotonic() - began > _PATIENCE
+        if late and encode.done():
+            return False
+        try:
+            wait(futures, timeout=_TICK)
+        except KeyboardInterrupt:
+            if late:
+                return False
+    return True
+
+
+class _Stopped(StreamganError):
     """Ends a stage because another one has ended."""
 
 
@@ -133,7 +156,7 @@ class _Film:
 
     def decode(self) -> None:
         """The first thread: source to queue, in batches as the translator likes them."""
-        with open_source(self._plan) as source:
+        with held(self._plan.source), open_source(self._plan) as source:
             for _ in (self.translate, self.encode):  # both wait for it
                 self._put(self._info, source.info)
             size, batch = max(1, self._plan.translator.batch), list[Frame]()
@@ -160,7 +183,7 @@ class _Film:
     def encode(self) -> None:
         """The third thread: queue to sink. Ends early, and well, if the viewer closes the window."""
         info = self._get(self._info)
-        with open_sink(self._plan) as sink:
+        with held(self._plan.sink), open_sink(self._plan) as sink:
             while not sink.stopped and (frames := self._get(self._translated)) is not None:
                 began = time.perf_counter()
                 if not self.frames:

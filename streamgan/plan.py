@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from streamgan import settings
 from streamgan.api import Backend, Encoding, Selection, Sink, Source, SourceError, Translator, UsageError, VideoInfo
 from streamgan.backends import choose
-from streamgan.plugins import Provided, Registry
+from streamgan.plugins import Provided, Registry, blamed, held
 from streamgan.preset import Preset
 from streamgan.sources import VideoFile
 
@@ -67,7 +67,7 @@ class Request:
                 raise UsageError(f"run: no option '{name}'{settings.nearest(name, known)}")
         for name in ("start", "end"):
             if fields.get(name) is not None:
-                fields[name] = Fraction(fields[name]).limit_denominator(1_000_000_000)
+                fields[name] = _seconds(name, fields[name])
         return cls(**fields)
 
 
@@ -126,12 +126,22 @@ class Plan:
         return "\n".join(f"{key:<11}{value}" for key, value in rows.items() if value is not None)
 
 
+def _seconds(name: str, value: Any) -> Fraction:
+    """A time that was given as any number of seconds, exactly."""
+    try:
+        return Fraction(value).limit_denominator(1_000_000_000)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        raise UsageError(f"{name}: {value!r} given, expected a number of seconds") from None
+
+
 def build(request: Request, registry: Registry) -> Plan:
     """Resolves a request and checks all that can be checked without decoding the film.
 
     Raises:
         StreamganError: of the fitting kind, if it cannot be done.
     """
+    if not request.input or request.output == "":
+        raise UsageError(f"{'-o' if request.input else 'INPUT'}: is empty; name a file or a URL")
     selection = _selection(request)
     preset = Preset.load(registry.preset_path(request.preset))
     translator = registry.translator(preset.translator)
@@ -140,7 +150,7 @@ def build(request: Request, registry: Registry) -> Plan:
         registry.backend(str(request.backend))
     backend_name, backend, reason = choose(backends, request.backend)
     source: type[Source] = _accepting(registry.sources, request.input, "input")
-    output = request.output or _default_output(request, source)
+    output = _default_output(request, source) if request.output is None else request.output
     sink: type[Sink] = _accepting(registry.sinks, output, "output")
     budget = Budget.of(request.threads)
     plan = Plan(
@@ -169,7 +179,8 @@ def open_source(plan: Plan) -> Source:
     Raises:
         SourceError: if the input cannot be opened.
     """
-    source = plan.source(plan.request.input, plan.selection)
+    with held(plan.source):
+        source = plan.source(plan.request.input, plan.selection)
     if isinstance(source, VideoFile):
         source.threads = plan.budget.decode
     return source
@@ -181,24 +192,27 @@ def open_sink(plan: Plan) -> Sink:
     Raises:
         StreamganError: if the output cannot be written there.
     """
-    return plan.sink(plan.output, plan.encoding)
+    with held(plan.sink):
+        return plan.sink(plan.output, plan.encoding)
 
 
 def _inspect(plan: Plan) -> VideoInfo | None:
     """Opens the input, decodes its first wanted frame, and lets the sink check its location."""
     info = None
     if not plan.source.live and "://" not in plan.request.input:
-        with open_source(plan) as source:
+        with held(plan.source), open_source(plan) as source:
             info = source.info
-    open_sink(plan).abort()
+    with held(plan.sink):
+        open_sink(plan).abort()
     return info
 
 
 def _accepting(provided: Mapping[str, Provided], location: str, what: str) -> Any:
     """The class that says it is the one for a location; the first wins."""
     for each in provided.values():
-        if each.value.accepts(location):
-            return each.value
+        with blamed(f"{each.plugin}: {each.name}.accepts"):
+            if each.value.accepts(location):
+                return each.value
     raise UsageError(f"{location}: nothing installed takes this as {what}; there is {', '.join(provided) or 'nothing'}")
 
 
@@ -240,8 +254,10 @@ def _default_output(request: Request, source: type[Source]) -> str:
     path = Path(request.input)
     if source.live or "://" in request.input:
         raise UsageError(f"{request.input}: is no file, so the output needs a name; give one with -o")
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for a name that is too long
         raise SourceError(f"{request.input}: no such file")
+    if not path.name or (source is VideoFile and path.is_dir()):
+        raise SourceError(f"{request.input}: a folder, not a video file")
     name = Path(request.preset).stem if "/" in request.preset else request.preset.removesuffix(".yaml")
     return str(path.with_name(f"{path.stem}.{name}.mp4"))
 
@@ -254,7 +270,7 @@ def _encoding(request: Request, source: type[Source], selection: Selection, budg
         preset=request.encoder_preset,
         threads=budget.encode,
         overwrite=request.overwrite,
-        copy_from=None if source.live or not Path(request.input).is_file() else request.input,
+        copy_from=None if source.live or not os.path.isfile(request.input) else request.input,
         selection=selection,
     )
 

@@ -7,6 +7,7 @@ anywhere is kept as a `Failure` and brings nothing, and the rest works. streamga
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -22,7 +23,7 @@ from typing import Any
 import pluggy
 
 from streamgan import hookspecs
-from streamgan.api import Backend, PluginError, Sink, Source, Translator, UsageError
+from streamgan.api import Availability, Backend, PluginError, Sink, Source, StreamganError, Translator, UsageError
 from streamgan.settings import nearest
 
 GROUP = "streamgan"
@@ -131,6 +132,36 @@ def load(loose_files: Iterable[Path] = ()) -> Registry:
 def load_commands(loose_files: Iterable[Path] = ()) -> Registry:
     """Loads only the commands that plugins bring, without the built-ins: what ``--help`` needs, quickly."""
     return _load([*_loose(loose_files), *_installed()], ("register_commands",))
+
+
+@contextlib.contextmanager
+def blamed(who: str) -> Iterator[None]:
+    """Runs code of a plugin: whatever it raises beside streamgan's own errors becomes one line that names it.
+
+    Raises:
+        PluginError: in place of any other error.
+    """
+    try:
+        yield
+    except StreamganError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{who} failed ({_one_line(error)})") from error
+
+
+def held(cls: type) -> contextlib.AbstractContextManager[None]:
+    """As `blamed`, for a class that a plugin registered; the built-ins' own errors pass unchanged."""
+    built_in = cls.__module__ in BUILT_IN
+    return contextlib.nullcontext() if built_in else blamed(f"{cls.__name__} of the plugin {cls.__module__}")
+
+
+def availability(name: str, backend: type[Backend]) -> Availability:
+    """Whether a backend can be used; one that cannot even say so cannot."""
+    try:
+        with blamed(f"backend '{name}'"):
+            return backend.availability()
+    except PluginError as error:
+        return Availability(False, str(error))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +322,9 @@ def _check_class(call: str, base: type, value: Any) -> None:
     if inspect.isabstract(value):
         missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
         raise PluginError(f"{call}: {value.__name__} does not implement {missing}")
+    batch = getattr(value, "batch", 1)
+    if base is Translator and (not isinstance(batch, int) or batch < 1):
+        raise PluginError(f"{call}: {value.__name__}.batch is {batch!r}, expected a whole number from 1")
     options = getattr(value, "Options", None)
     if base is Translator and not (isinstance(options, type) and _is_frozen(options)):
         raise PluginError(f"{call}: {value.__name__}.Options must be a class with @dataclasses.dataclass(frozen=True)")

@@ -188,6 +188,8 @@ def _spelled(kind: Any) -> str:
         return " or ".join(_spelled(one) for one in inner)
     if origin is list or (origin is tuple and inner[1:] == (...,)):
         return f"a list, each {_spelled(inner[0])}"
+    if kind is dict or origin in (dict, Mapping):
+        return "'key: value' lines"
     if origin is tuple:
         return f"[{', '.join(_spelled(one) for one in inner)}]"
     return _WORDS.get(kind) or str(kind.__name__ if isinstance(kind, type) and not inner else kind)
@@ -223,9 +225,11 @@ class _Loader(yaml.SafeLoader):
         """The mapping of a node, as the base class makes it."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = f"a key must be a word, not a {key.id}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
                 problem = f"the key '{key.value}' stands twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if isinstance(key.value, str):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)

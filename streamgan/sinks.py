@@ -8,7 +8,6 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,15 +22,12 @@ from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from streamgan import color
+from streamgan import color, encoders
 from streamgan.api import Encoding, Frame, Sink, SinkError, UsageError, VideoInfo, hookimpl
 from streamgan.muxing import Companion
 
 DEFAULT = Encoding()
 """H.264 with nothing beside it."""
-_ENCODERS = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9", "ffv1": "ffv1"}
-_QUALITY = {"h264": 20, "hevc": 23, "av1": 30, "vp9": 32}
-_NETWORK = {"rtmp": "flv", "rtmps": "flv", "udp": "mpegts", "srt": "mpegts", "tcp": "mpegts", "rtsp": "rtsp"}
 _KEEP_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: else the encoder forgets how long the last frame lasts
 
 
@@ -46,13 +42,15 @@ class VideoFileSink(Sink):
         """Checks all that can be checked before a frame is there.
 
         Raises:
-            UsageError: if the name is no video's, the file exists, or it is the input.
+            UsageError: if the name is no video's, the codec or its settings do not fit, the file exists, or it is the
+                input.
             SinkError: if the folder does not take files.
         """
         self.notes: list[str] = []
         self._location, self._encoding = location, encoding
         self._network = "://" in location
-        self._format = _format_of(location)
+        self._format = encoders.format_of(location)
+        encoders.check(location, encoding)
         if not self._network:
             _check_target(Path(location), encoding)
         self._partial: Path | None = None
@@ -76,12 +74,12 @@ class VideoFileSink(Sink):
         """
         self._color = info.color
         self._partial = None if self._network else _partial_name(Path(self._location))
-        with self._failures():
+        with self._failures(f"; does {self._encoding.codec} take {info.width}x{info.height} pixels?"):
             self._container = av.open(
                 self._location if self._partial is None else f"file:{self._partial}",
                 "w",
                 format=self._format,
-                container_options=_container_options(self._format, info.time_base),
+                container_options=encoders.container_options(self._format, info.time_base),
             )
             self._stream = self._add_video(self._container, info)
             if self._encoding.copy_from is not None:
@@ -125,7 +123,7 @@ class VideoFileSink(Sink):
                     self._companion.advance(None)
                 self._container.close()
                 if self._partial is not None:
-                    self._partial.replace(self._location)
+                    _publish(self._partial, Path(self._location), self._encoding.overwrite)
             self._container = None
         finally:
             self.abort()
@@ -161,60 +159,49 @@ class VideoFileSink(Sink):
 
     def _add_video(self, container: OutputContainer, info: VideoInfo) -> VideoStream:
         """The stream of the translated video, ready to be opened."""
-        name = _ENCODERS[self._encoding.codec]
-        stream = container.add_stream(name, rate=info.frame_rate, options=_options(self._encoding, self._network))
+        name = encoders.ENCODERS[self._encoding.codec]
+        os.environ.setdefault("SVT_LOG", "0")  # else the AV1 encoder writes thirty lines to the terminal
+        stream = container.add_stream(
+            name, rate=info.frame_rate, options=encoders.options(self._encoding, self._network)
+        )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.width, context.height = info.width, info.height
-        context.pix_fmt = _pixel_format(self._encoding, info)
+        context.pix_fmt = encoders.pixel_format(self._encoding, info)
         # Before opening, or the encoder's own clock of 1/rate rounds the times away.
         context.time_base = stream.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio
         context.thread_count = self._encoding.threads
         context.flags |= _KEEP_DURATION
         if self._network:
-            context.gop_size, context.max_b_frames = round(2 * (info.frame_rate or 25)), 0
+            context.gop_size = round(2 * (info.frame_rate or 25))
+        if self._network or self._format in encoders.NO_REORDERING:
+            context.max_b_frames = 0
         color.tag(context, info.color)
         return stream
 
     @contextlib.contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Turns what FFmpeg and the file system raise into one line."""
+    def _failures(self, doubt: str = "") -> Iterator[None]:
+        """Turns what FFmpeg and the file system raise into one line; `doubt` is added if FFmpeg does not say more."""
         try:
             yield
         except (av.error.FFmpegError, OSError, ValueError) as error:
             if isinstance(error, SinkError):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
+            reason += doubt if isinstance(error, av.error.ArgumentError) else ""
             raise SinkError(f"{self._location}: cannot be written ({reason})") from None
-
-
-def _format_of(location: str) -> str:
-    """FFmpeg's name of the container for a location."""
-    scheme, separator, _ = location.partition("://")
-    if separator:
-        if scheme not in _NETWORK:
-            raise UsageError(f"{location}: cannot send to '{scheme}:'; possible are {', '.join(sorted(_NETWORK))}")
-        return _NETWORK[scheme]
-    suffix = Path(location).suffix.lower()
-    names = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-    names |= {".avi": "avi", ".ts": "mpegts", ".flv": "flv"}
-    if suffix not in names:
-        given = f"ends in '{suffix}'" if suffix else "has no ending"
-        raise UsageError(f"{location}: {given}, which names no video format; use one of {', '.join(names)}")
-    return names[suffix]
-
-
-def _container_options(format_name: str, time_base: Fraction) -> dict[str, str]:
-    """For MP4: ready to play from the network, and a start that is exact, not rounded to milliseconds."""
-    if format_name not in ("mp4", "mov"):
-        return {}
-    return {"movflags": "+faststart", "movie_timescale": str(min(time_base.denominator, 2**31 - 1))}
 
 
 def _check_target(path: Path, encoding: Encoding) -> None:
     """Refuses a file that must not or cannot be written, before any work is done."""
     source = Path(encoding.copy_from or "")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise SinkError(f"{path}: cannot be written ({error.strerror}); use -o for another name") from None
     if path.is_file() and source.is_file() and path.samefile(source):
         raise UsageError(f"{path}: is the input itself; give the output another name with -o")
     if path.is_dir():
@@ -222,44 +209,28 @@ def _check_target(path: Path, encoding: Encoding) -> None:
     if path.exists() and not encoding.overwrite:
         raise UsageError(f"{path}: exists already; use --overwrite to replace it, or -o for another name")
     if not path.parent.is_dir():
-        raise SinkError(f"{path}: the folder {path.parent} does not exist; create it first")
+        fault = f"{path.parent} is not a folder" if path.parent.exists() else f"the folder {path.parent} does not exist"
+        raise SinkError(f"{path}: {fault}; create it first, or use -o for another place")
     if not os.access(path.parent, os.W_OK):
         raise SinkError(f"{path}: the folder {path.parent} cannot be written to; use -o for another place")
 
 
+def _publish(partial: Path, path: Path, overwrite: bool) -> None:
+    """Gives a complete file its name; a file that has appeared there meanwhile is kept unless it may be replaced."""
+    if not overwrite:
+        try:
+            return os.link(partial, path)  # unlike a rename, it never replaces; the first name goes with `abort`
+        except OSError as error:  # some file systems have no links
+            if isinstance(error, FileExistsError) or path.exists():
+                fault = "was made by another program meanwhile; nothing was replaced"
+                raise SinkError(f"{path}: {fault}; use --overwrite, or -o for another name") from None
+    partial.replace(path)
+
+
 def _partial_name(path: Path) -> Path:
     """A hidden name beside `path`, so that the final rename stays on one disk."""
-    stem = path.stem[:100]
+    stem = path.stem[:40]  # a name may have 255 bytes, a letter up to 4
     return path.with_name(f".{stem}.partial-{secrets.token_hex(4)}{path.suffix}")
-
-
-def _pixel_format(encoding: Encoding, info: VideoInfo) -> str:
-    """4:2:0, which plays everywhere; but 4:4:4 if a side is odd, where H.264 and H.265 have no 4:2:0.
-
-    Padding to even sides would change the size of the film, and cropping would lose pixels. VP9 and AV1 take odd
-    sides as they are; FFV1 is for keeping, so it keeps all colour.
-    """
-    odd = info.width % 2 or info.height % 2
-    if encoding.codec == "ffv1" or (odd and encoding.codec in ("h264", "hevc")):
-        return "yuv444p"
-    return "yuv420p"
-
-
-def _options(encoding: Encoding, live: bool) -> dict[str, str]:
-    """Settings of the encoder, in its own words."""
-    crf = _QUALITY.get(encoding.codec) if encoding.crf is None else encoding.crf
-    options: dict[str, str] = {} if crf is None else {"crf": str(crf)}
-    if encoding.codec in ("h264", "hevc"):
-        options["preset"] = encoding.preset or "veryfast"
-        if live:
-            options["tune"] = "zerolatency"
-    elif encoding.codec == "av1":
-        options["preset"] = encoding.preset or "10"
-    elif encoding.codec == "vp9":
-        options |= {"deadline": "realtime", "cpu-used": encoding.preset or "6", "row-mt": "1"}
-    if encoding.codec == "hevc":
-        options["x265-params"] = f"log-level=error:pools={encoding.threads}"
-    return options
 
 
 class NullSink(Sink):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -97,6 +99,7 @@ class _Reader:
         self._origin = (stream.start_time or 0) * self._time_base
         self._timeline = Timeline(restart=int(_RESTART / self._time_base))
         self._reformatter = VideoReformatter()
+        self._came = False
         self._decoded = self._select(self._decode())
         first = next(self._decoded, None)
         if first is None:
@@ -119,7 +122,7 @@ class _Reader:
         try:
             if start:
                 with contextlib.suppress(av.error.FFmpegError):  # what cannot seek is read from its beginning
-                    self._container.seek(int((self._origin + start) / self._time_base), stream=self._stream)
+                    self._container.seek(self._ticks(start), stream=self._stream)
             for packet in self._container.demux(self._stream):
                 try:
                     yield from packet.decode()
@@ -130,10 +133,15 @@ class _Reader:
         if damaged:
             self._notes.append(f"{damaged} damaged packets of the video were skipped")
 
+    def _ticks(self, start: Fraction) -> int:
+        """A time of the selection on the stream's clock, held to the 64 bits that FFmpeg has for it."""
+        return min(int((self._origin + start) / self._time_base), 2**62)
+
     def _select(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int]]:
         """The frames within the selection, with times that go forward."""
         start, end = self._selection.start, self._selection.end
         for frame in frames:
+            self._came = True
             pts = self._timeline.place(frame.pts, self._duration(frame))
             at = pts * self._time_base - self._origin
             if end is not None and at >= end:
@@ -189,12 +197,14 @@ class _Reader:
     def _nothing(self) -> str:
         """Why there is no frame."""
         start, end, length = self._selection.start, self._selection.end, _length(self._container, self._stream)
-        if (start is None and end is None) or not length:
+        outside = start and (not length or start >= length)
+        if not self._came and not outside:
             detail = "; ".join(self._notes) or "it may be damaged"
             return f"{self._location}: no frame of its video could be decoded ({detail})"
         until = "the end" if end is None else f"{float(end):g} s"
         span = f"from {float(start or 0):g} s to {until}"
-        return f"{self._location}: no frame {span}; the video lasts {float(length):.2f} s"
+        lasts = f"; the video lasts {float(length):.2f} s" if length else ""
+        return f"{self._location}: no frame {span}{lasts}"
 
 
 def _rgb(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
@@ -204,9 +214,8 @@ def _rgb(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 
 def _open(location: str) -> InputContainer:
     """Opens a file or URL for reading."""
-    if "://" not in location and not Path(location).is_file() and not Path(location).is_fifo():
-        kind = "a folder, not a video file" if Path(location).is_dir() else "no such file"
-        raise SourceError(f"{location}: {kind}")
+    if "://" not in location:
+        _check_file(location)
     # file: keeps a name such as "a:b.mp4" from being taken for a protocol.
     name = location if "://" in location else f"file:{location}"
     try:
@@ -214,6 +223,19 @@ def _open(location: str) -> InputContainer:
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"{location}: cannot be read as a video ({reason})") from None
+
+
+def _check_file(location: str) -> None:
+    """Says what is wrong with a path in better words than FFmpeg."""
+    try:
+        mode = Path(location).stat().st_mode
+    except OSError as error:
+        kind = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise SourceError(f"{location}: {kind}") from None
+    if stat.S_ISDIR(mode):
+        raise SourceError(f"{location}: a folder, not a video file")
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        raise SourceError(f"{location}: not a video file")
 
 
 def _best_video(container: InputContainer, location: str) -> VideoStream:
@@ -253,9 +275,7 @@ class Camera(Source):
 
     def __init__(self, location: str, selection: Selection = WHOLE) -> None:
         self._location = location
-        self._capture = cv2.VideoCapture(int(location) if location.isdecimal() else location)
-        if not self._capture.isOpened():
-            raise SourceError(f"camera {location}: cannot be opened; is it plugged in, and not in use elsewhere?")
+        self._capture = _open_camera(location)
         # First of all settings: uncompressed modes, which OpenCV would prefer, give 5 fps over USB 2 at 1080p.
         self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
@@ -295,6 +315,22 @@ class Camera(Source):
     def close(self) -> None:
         """Gives the camera back."""
         self._capture.release()
+
+
+def _open_camera(location: str) -> cv2.VideoCapture:
+    """Opens a camera; what OpenCV and its FFmpeg write to the terminal if there is none is many lines, ours is one."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(int(location) if location.isdecimal() else location)
+        opened = capture.isOpened()
+    except cv2.error:  # a number larger than a C int
+        opened = False
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+    if not opened:
+        raise SourceError(f"camera {location}: cannot be opened; is it plugged in, and not in use elsewhere?")
+    return capture
 
 
 @hookimpl

@@ -80,7 +80,7 @@ class TranslateStage:
             return call()
         except StreamganError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(f"translator '{self._name}' failed while it {doing} ({reason})") from error
 

@@ -94,6 +94,7 @@ def _prepare_errors(folder: Path) -> None:
         "unknown-option.yaml": "title: x\ntranslator: model\noptions: {modle: card.onnx}\n",
         "no-translator.yaml": "title: x\ntranslator: invertd\n",
         "bare.yaml": "title: x\ntranslator: model\noptions: {model: bare.onnx}\n",
+        "complex-key.yaml": "? {a: 1}\n: b\n",
         "tiny.yaml": "title: x\ntranslator: model\noptions: {model: card.onnx}\n",
     }
     for name, text in texts.items():
@@ -126,6 +127,19 @@ def _prepare_errors(folder: Path) -> None:
         ("clip.mp4", 2, r"Missing option.*--preset"),
         ("clip.mp4 -p inverted.yaml -o taken.mp4", 2, "taken.mp4: exists already"),
         ("clip.mp4 -p inverted.yaml -o nowhere/out.mp4", 1, "nowhere"),
+        ("clip.mp4 -p inverted.yaml -o notes.txt/out.mp4", 1, "notes.txt"),
+        ("clip.mp4 -p inverted.yaml --output=", 2, "-o: is empty"),
+        (". -p inverted.yaml", 1, ": a folder, not a video file"),
+        ("/dev/null -p inverted.yaml -o out.mp4", 1, "/dev/null: not a video file"),
+        ("clip.mp4 -p complex-key.yaml", 2, "complex-key.yaml:1: broken YAML: a key must be a word, not a mapping"),
+        ("clip.mp4 -p inverted.yaml --start 99999999999999999999999999", 1, "no frame from 1e.26 s"),
+        ("clip.mp4 -p inverted.yaml --crf 63", 2, "--crf 63: h264 takes 0"),
+        ("clip.mp4 -p inverted.yaml --encoder-preset slwo", 2, "did you mean 'slow'?"),
+        ("clip.mp4 -p inverted.yaml -o out.webm", 2, "out.webm: cannot hold h264; choose --codec vp9 or av1"),
+        (f"{'x' * 300}.mp4 -p inverted.yaml", 1, "no such file"),
+        (f"{'x' * 300}.mp4 -p inverted.yaml -o out.mp4", 1, "File name too long"),
+        (f"clip.mp4 -p inverted.yaml -o {'x' * 300}.mp4", 1, "File name too long"),
+        (f"clip.mp4 -p tiny.yaml --set model={'x' * 300}", 1, "no such model file"),
     ],
 )
 def test_errors_are_one_line(
@@ -160,6 +174,27 @@ def test_unexpected_error_asks_for_a_report(
     assert run("clip.mp4", "-p", "inverted.yaml") == 1
     expected = "streamgan: error: unexpected KeyError: 'surprise'; run with --debug for the traceback; please report\n"
     assert capsys.readouterr().err == expected
+
+
+def test_what_the_machine_refuses_is_no_report(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(pipeline, "run", fail)
+    assert run("clip.mp4", "-p", "inverted.yaml") == 1
+    assert capsys.readouterr().err == "streamgan: error: somewhere: No space left on device\n"
+
+
+def test_a_plugin_that_failed_is_mentioned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["--plugin", "missing.py", "--plugin", "plugin.py", "run", "clip.mp4", "-p", "inverted.yaml"]) == 0
+    assert "note: the plugin missing.py failed and is not used: missing.py: no such file" in capsys.readouterr().err
+
+
+def test_an_empty_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("", "-p", "inverted.yaml") == 2
+    assert capsys.readouterr().err == "streamgan: error: INPUT: is empty; name a file or a URL\n"
 
 
 @pytest.mark.parametrize("error", [pipeline.Interrupted(5, 12), KeyboardInterrupt()])
@@ -231,7 +266,8 @@ def test_live_and_bench(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert execute(bench) == 0
     table = capsys.readouterr().out
     assert "synthetic.mp4" in table and "clip.mp4" in table and "efficiency" in table
-    assert execute([*common, "bench", "-p", "inverted.yaml", "--resolution", "big"]) == 2
+    for resolution in ("big", "1x1", "100000x100000"):
+        assert execute([*common, "bench", "-p", "inverted.yaml", "--resolution", resolution]) == 2
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["rnu"]])

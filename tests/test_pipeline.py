@@ -143,9 +143,10 @@ def test_an_error_of_the_source_ends_all(make_clip: Make, make_preset: Preset, r
 
 
 def test_an_error_of_the_sink_ends_all(make_clip: Make, make_preset: Preset, registry: plugins.Registry) -> None:
-    source = make_clip(pts=range(0, 100 * 512, 512))
-    with pytest.raises(api.SinkError, match="does not support"):
-        go(registry, input=str(source), preset=make_preset("identity"), output=str(source.with_name("o.webm")))
+    source = make_clip(pts=range(0, 100 * 512, 512), size=(2, 2))
+    target = str(source.with_name("o.mp4"))
+    with pytest.raises(api.SinkError, match="does av1 take 2x2 pixels"):
+        go(registry, input=str(source), preset=make_preset("identity"), output=target, codec="av1")
     assert sorted(os.listdir(source.parent)) == ["clip.mp4", "trial.yaml"]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("streamgan")]
 
@@ -200,6 +201,8 @@ def test_the_plan_says_everything(
         ({"size": 100}, api.UsageError, "has no size"),
         ({"options": {"nonsense": 1}}, api.PresetError, "nonsense"),
         ({"backend": "abacus"}, api.StreamganError, "abacus"),
+        ({"start": "noon"}, api.UsageError, "start: 'noon' given, expected a number of seconds"),
+        ({"end": float("inf")}, api.UsageError, "end: inf given"),
         ({"sise": 1}, api.UsageError, "no option 'sise'.*size"),
     ],
 )

@@ -90,6 +90,32 @@ def test_broken_plugin(tmp_path: Path, change: tuple[str, str], message: str) ->
     assert message in failure_of(tmp_path, text)
 
 
+def test_batch_must_be_a_number(tmp_path: Path) -> None:
+    for value in ("0", '"four"'):
+        text = GOOD.replace("    def translate", f"    batch = {value}\n    def translate")
+        assert "expected a whole number from 1" in failure_of(tmp_path, text)
+
+
+def test_a_backend_that_cannot_even_say_so_cannot_be_used() -> None:
+    class Broken(api.Backend):
+        @classmethod
+        def availability(cls) -> api.Availability:
+            raise RuntimeError("no driver")
+
+        def load(self, path: Path, *, threads: int, precision: str = "auto") -> api.Session:
+            raise NotImplementedError
+
+    state = plugins.availability("broken", Broken)
+    assert (state.usable, state.reason) == (False, "backend 'broken' failed (RuntimeError: no driver)")
+
+
+def test_whose_fault_it_is() -> None:
+    with pytest.raises(api.PluginError, match=r"abacus failed \(SystemExit: 3\)"), plugins.blamed("abacus"):
+        sys.exit(3)
+    with pytest.raises(api.SinkError), plugins.blamed("abacus"):
+        raise api.SinkError("its own word")
+
+
 def test_registering_twice_is_a_fault(tmp_path: Path) -> None:
     assert "called twice with this name" in failure_of(tmp_path, GOOD + '    register("loose", Negative)\n')
 

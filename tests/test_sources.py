@@ -129,6 +129,13 @@ def test_names_that_look_like_protocols(make_clip: MakeClip, tmp_path: Path) -> 
         assert len(list(source.frames())) == 20
 
 
+@pytest.mark.parametrize("location", ["87", "99999999999999", "/dev/video87"])
+def test_a_camera_that_is_not_there_is_one_line(location: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SourceError, match=f"camera {location}: cannot be opened"):
+        Camera(location)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_camera_takes_numbers_and_device_files() -> None:
     assert Camera.accepts("0") and Camera.accepts("/dev/video2")
     assert not Camera.accepts("0.mp4")

@@ -16,6 +16,7 @@ from streamgan.cli import options, table
 if TYPE_CHECKING:
     from streamgan.bench import Measurement
 
+_SMALLEST, _LARGEST = 16, 8192
 _HEADINGS = ("clip", "size", "frames", "decode", "translate", "encode", "end to end", "possible", "efficiency")
 
 
@@ -63,7 +64,9 @@ def row(measured: Measurement) -> tuple[str, ...]:
 
 def _size(text: str) -> tuple[int, int]:
     """Width and height from ``640x360``."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise UsageError(f"--resolution {text}: expected WIDTHxHEIGHT in pixels, such as 640x360")
-    return int(match[1]), int(match[2])
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(_SMALLEST <= side <= _LARGEST for side in size):
+        sides = f"each from {_SMALLEST} to {_LARGEST}"
+        raise UsageError(f"--resolution {text}: expected WIDTHxHEIGHT in pixels, {sides}, such as 640x360")
+    return size

@@ -91,7 +91,7 @@ def _packages() -> list[tuple[str, str]]:
 
 def _states(registry: plugins.Registry) -> dict[str, api.Availability]:
     """Whether each backend can be used."""
-    return {name: provided.value.availability() for name, provided in registry.backends.items()}
+    return {name: plugins.availability(name, provided.value) for name, provided in registry.backends.items()}
 
 
 def _backends(registry: plugins.Registry) -> list[tuple[str, str, str, str, str]]:

@@ -12,6 +12,7 @@ import click
 
 from streamgan import plugins
 from streamgan.cli import options
+from streamgan.cli.plugins import mention_failed
 
 if TYPE_CHECKING:
     from streamgan.live import LiveStatus
@@ -51,7 +52,10 @@ def command(
     from streamgan import live, pipeline
 
     request = pipeline.Request.of(input=source, options=values, **given)
-    plan = pipeline.build(request, plugins.load(loose_files))
+    registry = plugins.load(loose_files)
+    plan = pipeline.build(request, registry)
+    if not quiet:
+        mention_failed(registry)
     if dry_run:
         click.echo(plan.describe())
         return

@@ -39,6 +39,12 @@ def listed(registry: plugins.Registry) -> list[tuple[str, str, str]]:
     return rows
 
 
+def mention_failed(registry: plugins.Registry) -> None:
+    """Writes a note for each plugin that does not work: it may be one that the user has just named."""
+    for name, error in failed(registry):
+        click.echo(f"note: the plugin {name} failed and is not used: {error}", err=True)
+
+
 def failed(registry: plugins.Registry) -> list[tuple[str, str]]:
     """Name and error of each plugin that does not work."""
     return [(failure.plugin, failure.error) for failure in registry.failures]

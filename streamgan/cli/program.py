@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -20,7 +23,9 @@ from streamgan import plugins
 from streamgan.api import StreamganError
 from streamgan.settings import nearest
 
-_INTERRUPTED = 130
+_INTERRUPTED, _STANDARD_ERROR, _TICK = 130, 2, 0.2
+_signals: list[int] = []
+"""Those that asked this process to end, in order."""
 
 
 class Program(click.Group):
@@ -81,8 +86,37 @@ def program(ctx: click.Context, debug: bool, plugin: tuple[Path, ...]) -> None:
 
 
 def main() -> None:
-    """Runs the program with the arguments of the process, and ends the process."""
-    sys.exit(execute(sys.argv[1:]))
+    """Runs the program with the arguments of the process, and ends the process.
+
+    A request to end (SIGTERM, SIGHUP) is treated as Ctrl-C: nothing half-written is left behind.
+    """
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass  # a standard stream was closed: else a film could be opened under its number, and be written into
+    os.close(spare)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _interrupt)
+    code = execute(sys.argv[1:])
+    if code and _hangs():
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _hangs() -> bool:
+    """Whether some thread, as of a plugin that never returns, would keep the process from ending."""
+    others = [each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    for thread in others:
+        thread.join(_TICK)
+    return any(thread.is_alive() for thread in others)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises what Ctrl-C raises, and remembers it: an import that it cuts off may turn it into an ImportError."""
+    _signals.append(number)
+    raise KeyboardInterrupt
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -109,7 +143,12 @@ def execute(arguments: Sequence[str]) -> int:
         return 1
     except StreamganError as error:
         return _end(str(error), error.exit_code, debug, "" if error.exit_code == _INTERRUPTED else "error: ")
+    except OSError as error:  # the machine's doing, as a full disk behind the standard output
+        name = f"{error.filename}: " if error.filename else ""
+        return _end(f"{name}{error.strerror or error}", 1, debug)
     except Exception as error:
+        if _signals:
+            return _end("interrupted", _INTERRUPTED, debug, "")
         kind = f"unexpected {type(error).__name__}: {error}"
         return _end(f"{kind}; run with --debug for the traceback; please report", 1, debug)
 

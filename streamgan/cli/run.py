@@ -10,6 +10,7 @@ import click
 
 from streamgan import plugins
 from streamgan.cli import options, progress
+from streamgan.cli.plugins import mention_failed
 
 if TYPE_CHECKING:
     from streamgan.pipeline import Report
@@ -47,7 +48,10 @@ def command(
     from streamgan import pipeline  # after the cheap checks: it loads the video libraries
 
     request = pipeline.Request.of(options=values, start=start, end=end, **given)
-    plan = pipeline.build(request, plugins.load(loose_files))
+    registry = plugins.load(loose_files)
+    plan = pipeline.build(request, registry)
+    if not quiet:
+        mention_failed(registry)
     if dry_run or verbose:
         click.echo(plan.describe(), err=not dry_run)
     if dry_run:

@@ -56,8 +56,12 @@ def train(recipe: Path, runs: Path, resume: bool, assignments: tuple[str, ...], 
     try:
         last = _train_with_progress(settings, folder, resume)
     except KeyboardInterrupt:
-        click.echo(f"stopped; continue with: streamgan train {folder} --resume", err=True)
+        if (folder / "checkpoints").is_dir():
+            click.echo(f"stopped; continue with: streamgan train {folder} --resume", err=True)
         raise
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()  # it ended before there was anything to keep
     click.echo(f"done: {last}\nnext: streamgan evaluate {folder}; streamgan export {folder} -o {settings.name}.onnx")
 
 

@@ -104,7 +104,7 @@ def load_folder(folder: FrameFolder, data: Data, cache_bytes: int, warn: Callabl
             cache[path] = image
             cache_bytes -= image.nbytes
     if not readable:
-        raise UsageError(f"{folder.path}: no readable image is left after 'exclude' and 'hold_out'")
+        raise UsageError(f"{folder.path}: no image is left to train on: broken, or named by 'exclude' or 'hold_out'")
     return FrameSet(folder.weight, tuple(readable), cache, data.load_short_side)
 
 

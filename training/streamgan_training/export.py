@@ -98,7 +98,7 @@ def export(run: Path, output: Path) -> tuple[ModelCard, Parity]:
         creator=settings.card.creator,
         description=settings.card.description,
         data=settings.card.data,
-        size=SizeRule(multiple_of=generator.multiple_of, trained=settings.data.size),  # type: ignore[arg-type]
+        size=SizeRule(recipe.MULTIPLE_OF[settings.generator.name], settings.data.size),
         recipe_digest=settings.digest,
         metrics=json.loads(metrics_file.read_text()) if metrics_file.is_file() else {},
         parameters=sum(weight.numel() for weight in generator.parameters()),

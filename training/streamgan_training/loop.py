@@ -106,9 +106,8 @@ def train(
     settings = recipe.train
     fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
     seed_everything(settings.seed, verbose=False)
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-
     sets_a, sets_b = (data.load_domain(domain, recipe.data, warn) for domain in (recipe.data.a, recipe.data.b))
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     batches = data.Batches(recipe.data, settings.batch, settings.seed, settings.iterations, sets_a, sets_b)
 
     generators = cyclegan.Generators(recipe).to(memory_format=torch.channels_last)

@@ -58,8 +58,6 @@ class ResnetBlock(nn.Module):
 class ResnetGenerator(nn.Module):
     """The generator of Zhu et al. 2017: c7s1-64, d128, d256, R256 × `blocks`, u128, u64, c7s1-3."""
 
-    multiple_of = 4
-
     def __init__(self, width: int = 64, blocks: int = 9, norm: Norm = nn.InstanceNorm2d) -> None:
         super().__init__()
         layers: list[nn.Module] = [
@@ -149,8 +147,6 @@ class CompactGenerator(nn.Module):
     in that place left a checkerboard in plain skies. Only plain convolutions, bilinear resizing and a mean: what
     TensorRT and OpenVINO run well. With BatchNorm the norms fold into the convolutions at export.
     """
-
-    multiple_of = 16
 
     def __init__(self, width: int = 24, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from streamgan import settings
 from streamgan.api import PresetError
 
 GeneratorName = Literal["resnet9", "resnet6", "compact"]
+MULTIPLE_OF: dict[GeneratorName, int] = {"resnet9": 4, "resnet6": 4, "compact": 16}
+"""The sides of a picture must be multiples of this, in pixels."""
 NormName = Literal["instance", "batch", "none"]
 
 
@@ -211,12 +214,28 @@ def load(path: Path, changes: dict[str, Any] | None = None) -> Recipe:
     for dotted, value in (changes or {}).items():
         _assign(values, dotted.split("."), value)
     recipe = settings.parse(Recipe, values, where=str(path))
+    _check(recipe, path)
     folder = path.resolve().parent
     data = dataclasses.replace(recipe.data, a=_resolved(recipe.data.a, folder), b=_resolved(recipe.data.b, folder))
     train = recipe.train
     if train.start_from is not None:
         train = dataclasses.replace(train, start_from=str((folder / train.start_from).resolve()))
     return dataclasses.replace(recipe, data=data, train=train)
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """Refuses values of the right type that cannot be trained with."""
+    step = MULTIPLE_OF[recipe.generator.name]
+    for key, size in (("data.size", recipe.data.size), ("data.small_size", recipe.data.small_size)):
+        if size is not None and any(side < step or side % step for side in size):
+            raise PresetError(f"{path}: {key}: {list(size)} given, the sides must be multiples of {step}")
+    if not re.fullmatch(r"[\w.-]+", recipe.name):
+        raise PresetError(
+            f"{path}: name: '{recipe.name}' given, expected letters, digits, '-' and '_': it names a folder"
+        )
+    for key, number in (("iterations", recipe.train.iterations), ("batch", recipe.train.batch)):
+        if number < 1:
+            raise PresetError(f"{path}: train.{key}: {number} given, expected at least 1")
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:

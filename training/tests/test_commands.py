@@ -39,6 +39,10 @@ def test_a_dry_run_prints_every_value_and_counts_the_images(
         (["train", "tiny.yaml", "--set", "train.bach=2"], "did you mean 'batch'"),
         (["train", "tiny.yaml", "--set", "train"], "expected key=value"),
         (["train", "a", "--resume"], "recipe.yaml: no such recipe"),
+        (["train", "tiny.yaml", "--set", "data.size=[50, 32]"], "multiples of 16"),
+        (["train", "tiny.yaml", "--set", "name=../x"], "it names a folder"),
+        (["train", "tiny.yaml", "--set", "train.batch=0"], "at least 1"),
+        (["train", "tiny.yaml", "--set", "data.a=[{path: .., exclude: ['*']}]"], "no image is left"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(
@@ -53,6 +57,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert words in error
     assert len(error.strip().splitlines()) == 1
+    assert not list(recipe_file.parent.glob("runs/*"))
 
 
 def test_a_folder_that_is_no_run_is_named(
