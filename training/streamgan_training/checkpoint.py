@@ -122,6 +122,38 @@ def load_module(module: nn.Module, name: str, folder: Path) -> None:
         raise ModelError(f"{folder}: no such checkpoint, or not of this recipe ({error})") from None
 
 
+def interpolate(run: Path, other: Path, weight: float, output: Path) -> Path:
+    """Makes a run folder whose averaged generator lies between those of two runs: (1 - weight) θ_run + weight θ_other.
+
+    Network interpolation, Wang et al. 2018 (ESRGAN), eq. 4: both must descend from the same training. What one of them
+    overdoes is damped without training again.
+
+    Raises:
+        ModelError: if one has no checkpoint, or their generators differ.
+        OSError: if `output` exists or cannot be written.
+    """
+    pair = []
+    for each in (run, other):
+        saved = list_checkpoints(each / "checkpoints")
+        if not saved:
+            raise ModelError(f"{each}: not a run folder with a checkpoint")
+        with safe_open(saved[-1] / TENSORS, framework="pt") as file:
+            pair.append({key: file.get_tensor(key) for key in file.keys() if key.startswith("module.ema.")})  # noqa: SIM118
+    shapes = [{key: value.shape for key, value in tensors.items()} for tensors in pair]
+    if shapes[0] != shapes[1]:
+        raise ModelError(f"{other}: its generator is of another architecture than that of {run}")
+    mixed = {
+        key: value.lerp(pair[1][key], weight) if value.dtype.is_floating_point else value
+        for key, value in pair[0].items()
+    }
+    folder = output / "checkpoints" / "00000000"
+    folder.mkdir(parents=True)
+    save_file(mixed, folder / TENSORS)
+    (folder / STATE).write_text(json.dumps({"format": FORMAT, "from": [run.name, other.name], "weight": weight}))
+    shutil.copy(run / "recipe.yaml", output)
+    return output
+
+
 def _flatten(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors under flat names, and what of the optimisers is no tensor."""
     tensors: dict[str, Tensor] = {"random.torch": torch.get_rng_state()}

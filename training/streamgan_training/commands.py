@@ -1,4 +1,4 @@
-"""The commands that training adds to the ``streamgan`` program: train, evaluate, export."""
+"""The commands that training adds to the ``streamgan`` program: train, evaluate, interpolate, export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN = click.argument("run", type=click.Path(path_type=Path))
 @hookimpl
 def register_commands(register: Callable[[click.Command], None]) -> None:
     """Adds the commands; torch is imported only when one of them runs."""
-    for command in (train, evaluate, export):
+    for command in (train, evaluate, interpolate, export):
         register(command)
 
 
@@ -96,6 +96,20 @@ def _train_with_progress(settings: Any, folder: Path, resume: bool) -> Path:
             progress.console.print(f"warning: {text}", highlight=False)
 
         return loop.train(settings, folder, resume=resume, warn=warn, on_step=on_step)
+
+
+@click.command()
+@RUN
+@click.argument("other", type=click.Path(path_type=Path))
+@click.argument("weight", type=click.FloatRange(0, 1))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run folder to make.")
+def interpolate(run: Path, other: Path, weight: float, output: Path) -> None:
+    """Mix the generators of RUN and OTHER, two stages of one training; WEIGHT is the share of OTHER."""
+    from streamgan_training import checkpoint
+
+    if output.exists():
+        raise UsageError(f"{output}: exists already; give another name with -o")
+    click.echo(f"{checkpoint.interpolate(run, other, weight, output)}: made; next: streamgan export {output} -o FILE")
 
 
 @click.command()

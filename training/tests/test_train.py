@@ -93,6 +93,16 @@ def test_export_computes_what_torch_computes_at_any_size(trained: Path) -> None:
         assert np.abs(given.astype(int) - expected).max() <= 1
 
 
+def test_interpolation_lies_between_two_runs(recipe_file: Path, trained: Path) -> None:
+    other = recipe_file.parent / "other"
+    run(recipe_file, other, train__seed=1)
+    mixed = checkpoint.interpolate(trained, other, 0.25, recipe_file.parent / "mixed")
+    (first, second, between) = (export.load_generator(folder)[1].state_dict() for folder in (trained, other, mixed))
+    key = "head.weight"
+    assert between[key].allclose(0.75 * first[key] + 0.25 * second[key])
+    assert not first[key].allclose(second[key])
+
+
 def test_the_gate_stops_a_graph_that_computes_otherwise(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "check_parity", lambda *_: export.Parity(7, 0.5))
     with pytest.raises(ModelError, match="differs from torch by 7/255"):
