@@ -10,33 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-# The base of what sessions raise is private to the extension module; these are its public names.
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-)
-
 from streamgan import plugins
 from streamgan.api import Availability, Backend, BackendError, Images, Session, hookimpl
-from streamgan.model import INPUT, OUTPUT
+from streamgan.model import INPUT, OUTPUT, onnxruntime_failures
 
-_FAILURES = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-    ValueError,
-)
+_FAILURES = onnxruntime_failures()
 _GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 _CPU_RANK, _GPU_RANK = 10, 50
 

@@ -110,6 +110,16 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def onnxruntime_failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: their common base is private to its extension module, these names are not."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ["EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"]
+    names += ["NotImplemented", "RuntimeException"]
+    found: list[type[Exception]] = [getattr(state, name) for name in names]
+    return (*found, ValueError)
+
+
 def read_card(path: Path) -> ModelCard:
     """Reads the card of a model file.
 
@@ -126,7 +136,7 @@ def read_card(path: Path) -> ModelCard:
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises many kinds, some not public
+    except onnxruntime_failures() as error:
         raise ModelError(f"{path}: not an ONNX model that can be read ({_first_line(error)})") from None
     metadata = session.get_modelmeta().custom_metadata_map
     if CARD_KEY not in metadata:
@@ -150,10 +160,11 @@ def write_card(path: Path, card: ModelCard) -> None:
         ModelError: if the file is not ONNX.
     """
     import onnx
+    from google.protobuf.message import DecodeError
 
     try:
         proto = onnx.load(str(path))
-    except Exception as error:  # noqa: BLE001 - protobuf's own errors are not part of onnx's surface
+    except (DecodeError, OSError) as error:
         raise ModelError(f"{path}: not an ONNX model that can be read ({_first_line(error)})") from None
     onnx.helper.set_model_props(proto, {CARD_KEY: card.to_json()})
     partial = path.with_name(path.name + ".partial")
