@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,11 @@ from streamgan import api, plugins
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import clips: pytest's importlib mode adds no path
 
 from clips import Clip, write_clip, write_model
+
+# What a shell runs in the background, or under nohup, ignores these signals, and so would the programs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture
