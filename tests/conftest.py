@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import clips
 
 from clips import Clip, write_clip, write_model
 
-# What a shell runs in the background, or under nohup, ignores these signals, and so would the programs that tests start.
+# Run in the background or under nohup, these signals are ignored, and so they would be by what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, lambda *_: None)
