@@ -58,7 +58,7 @@ def advice(registry: plugins.Registry) -> list[str]:
         lines.append("the NVIDIA GPU is not used: pip uninstall onnxruntime; pip install onnxruntime-gpu[cuda,cudnn]")
     if "openvino" not in registry.backends and platform.machine().lower() in ("x86_64", "amd64"):
         lines.append("OpenVINO is faster on most x86-64 processors: in a checkout, pip install ./plugins/openvino")
-    lines.append("a smaller picture for the model (--size 160), a faster encoder (--encoder-preset veryfast)")
+    lines.append("a smaller picture for the model (--size 160), a faster encoder (--encoder-preset ultrafast)")
     return lines
 
 

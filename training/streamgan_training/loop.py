@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 
-from streamgan.api import UsageError
+from streamgan.api import StreamganError, UsageError
 from streamgan_training import checkpoint, cyclegan, data
 from streamgan_training.recipe import Recipe, Train
 
@@ -202,11 +202,13 @@ def check_finite(values: dict[str, float], step: int) -> None:
     """Stops a training that has diverged, before it overwrites a good checkpoint.
 
     Raises:
-        UsageError: naming the loss and the step.
+        StreamganError: naming the loss and the step.
     """
     for name, value in values.items():
         if not abs(value) < float("inf"):
-            raise UsageError(f"step {step}: the loss '{name}' is {value}; lower train.learning_rate, or use 32-true")
+            raise StreamganError(
+                f"step {step}: the loss '{name}' is {value}; lower train.learning_rate, or use 32-true"
+            )
 
 
 def write_samples(generator: nn.Module, frames: Tensor, folder: Path, step: int, board: SummaryWriter) -> None:

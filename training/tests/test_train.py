@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from streamgan.api import ModelError, PresetError, UsageError
+from streamgan.api import ModelError, PresetError, SourceError, StreamganError, UsageError
 from streamgan.model import read_card
-from streamgan_training import checkpoint, evaluate, export, loop, recipe
+from streamgan.testing import make_clip
+from streamgan_training import checkpoint, evaluate, export, loop, metrics, recipe
 
 
 def run(recipe_file: Path, folder: Path, **changes: object) -> Path:
@@ -118,9 +119,22 @@ def test_evaluate_measures_held_out_frames_and_writes_them_down(trained: Path, m
     assert json.loads((trained / "metrics.json").read_text()) == result
 
 
+def test_a_films_flicker_is_measured_with_and_without_a_translation_at_hand(trained: Path) -> None:
+    clip = trained.parent / "clip.mp4"
+    make_clip(clip, size=(96, 64), frames=4)
+    model = export.FrameModel(export.load_generator(trained)[1]).eval()
+    made = metrics.flicker(evaluate.translated_clip(model, clip, 32))
+    assert made.source > 0 and made.contrast_ratio > 0
+    same = metrics.flicker(zip(evaluate.read_clip(clip), evaluate.read_clip(clip), strict=True))
+    assert same.fair_ratio == 1.0
+    with pytest.raises(SourceError, match="not a film"):
+        list(evaluate.read_clip(trained / "recipe.yaml"))
+
+
 def test_diverged_losses_stop_the_run() -> None:
-    with pytest.raises(UsageError, match="cycle_a"):
+    with pytest.raises(StreamganError, match="cycle_a") as raised:
         loop.check_finite({"cycle_a": float("nan")}, 3)
+    assert raised.value.exit_code == 1
 
 
 def test_run_folders_are_numbered(tmp_path: Path) -> None:
