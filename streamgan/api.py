@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import pluggy
 
-API_VERSION = "1.0"
+API_VERSION = "1.1"
 
 hookimpl = pluggy.HookimplMarker("streamgan")
 """Marks a function of a plugin as the implementation of the hook of the same name (see `streamgan.hookspecs`)."""
@@ -244,6 +244,9 @@ class Session(abc.ABC):
     """What the arithmetic runs in: ``fp32``, ``fp16`` or ``bf16``."""
     multiple_of: int = 1
     """Height and width must be multiples of this, in pixels; the runtime fills it in from the model's card."""
+    domains: tuple[str, ...] = ()
+    """What a model of several domains can translate to, in the order of its further input ``domain``, ``(N,)`` int64;
+    the runtime fills it in from the model's card."""
 
     @abc.abstractmethod
     def run(self, images: Images, inputs: Mapping[str, npt.NDArray[Any]] | None = None) -> Images:

@@ -48,3 +48,11 @@ def register_presets(register: Callable[[str, Path], None]) -> None:
 @hookspec
 def register_commands(register: Callable[[click.Command], None]) -> None:
     """Call ``register(command)`` for each `click.Command` to add to the ``streamgan`` program."""
+
+
+@hookspec
+def register_methods(register: Callable[[str, str], None]) -> None:
+    """Call ``register(name, "package.module:Class")`` for each method of training; a recipe names it under ``method:``.
+
+    The class, a `streamgan_training.method.Method`, is imported only when a recipe asks for it: it needs torch.
+    """

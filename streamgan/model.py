@@ -19,7 +19,7 @@ from streamgan.api import ModelError, PresetError, option
 
 CARD_KEY = "streamgan"
 FORMAT = 1
-INPUT, OUTPUT = "frames", "frames_out"
+INPUT, OUTPUT, DOMAIN = "frames", "frames_out", "domain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,14 @@ def read_card(path: Path) -> ModelCard:
         raise ModelError(
             f"{path}: expected input '{INPUT}' and output '{OUTPUT}' of uint8, found {inputs} and {outputs}"
         )
-    return ModelCard.from_json(metadata[CARD_KEY], where=str(path))
+    card = ModelCard.from_json(metadata[CARD_KEY], where=str(path))
+    further = set(inputs) - {INPUT}
+    if further != set(card.inputs) or (DOMAIN in further) != bool(card.domains):
+        raise ModelError(
+            f"{path}: its card names the inputs {', '.join(card.inputs) or 'none'} and {len(card.domains)} domains, "
+            f"its graph has the further inputs {', '.join(sorted(further)) or 'none'}; export the model again"
+        )
+    return card
 
 
 def write_card(path: Path, card: ModelCard) -> None:

@@ -35,6 +35,7 @@ BUILT_IN_COMMANDS = ("run", "live", "presets", "plugins", "doctor", "bench")
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """Names of all hooks."""
 _CLASSES: Mapping[str, type] = {"translators": Translator, "backends": Backend, "sources": Source, "sinks": Sink}
+_REFERENCE = re.compile(r"[\w.]+:[A-Za-z_]\w*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -84,6 +85,8 @@ class Registry:
     """In the order in which they are asked: plugins before built-ins."""
     presets: dict[str, Provided] = dataclasses.field(default_factory=dict)
     commands: dict[str, Provided] = dataclasses.field(default_factory=dict)
+    methods: dict[str, Provided] = dataclasses.field(default_factory=dict)
+    """Methods of training, each as ``package.module:Class``."""
     plugins: dict[str, Plugin] = dataclasses.field(default_factory=dict)
     """Those that work."""
     failures: list[Failure] = dataclasses.field(default_factory=list)
@@ -104,6 +107,12 @@ class Registry:
         """The backend of this name; raises as `translator`."""
         found: type[Backend] = self._find("backends", name)
         return found
+
+    def method(self, name: str) -> Any:
+        """The class of a method of training, imported now; raises as `translator`, and PluginError if it fails."""
+        module, _, attribute = self._find("methods", name).partition(":")
+        with blamed(f"method '{name}' of the plugin {self.methods[name].plugin}"):
+            return getattr(importlib.import_module(module), attribute)
 
     def preset_path(self, name: str) -> Path:
         """The YAML file of a preset, given its name or itself a path; raises as `translator`."""
@@ -132,6 +141,11 @@ def load(loose_files: Iterable[Path] = ()) -> Registry:
 def load_commands(loose_files: Iterable[Path] = ()) -> Registry:
     """Loads only the commands that plugins bring, without the built-ins: what ``--help`` needs, quickly."""
     return _load([*_loose(loose_files), *_installed()], ("register_commands",))
+
+
+def load_methods(loose_files: Iterable[Path] = ()) -> Registry:
+    """Loads only the methods of training, without importing any of them."""
+    return _load([*_loose(loose_files), *_installed()], ("register_methods",))
 
 
 @contextlib.contextmanager
@@ -299,6 +313,9 @@ def _check(kind: str, name: Any, value: Any, taken: set[str]) -> None:
     elif kind == "presets":
         if not isinstance(value, Path) or not value.is_file():
             raise PluginError(f"{call}: expected the path of a YAML file (a pathlib.Path), {value!r} given")
+    elif kind == "methods":
+        if not isinstance(value, str) or not _REFERENCE.fullmatch(value):
+            raise PluginError(f"{call}: expected a text such as 'package.module:Class', {value!r} given")
     else:
         _check_class(call, _CLASSES[kind], value)
 

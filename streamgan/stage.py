@@ -91,7 +91,7 @@ class TranslateStage:
         session = self._plan.backend().load(
             path, threads=self._plan.budget.translate, precision=self._plan.request.precision
         )
-        session.multiple_of = card.size.multiple_of
+        session.multiple_of, session.domains = card.size.multiple_of, card.domains
         return session
 
 

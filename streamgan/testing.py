@@ -28,6 +28,7 @@ from streamgan import api, model, settings
 _LAYOUTS = ((1, 48, 64), (2, 48, 64), (3, 48, 64), (1, 37, 53), (2, 1, 1), (1, 53, 37))
 """(N, H, W) that a translator and a backend must take."""
 _WEIGHTS = np.linspace(-0.25, 0.4, 81, dtype=np.float32).reshape(3, 3, 3, 3)  # (out, in, row, column)
+_DOMAIN_STEP = 0.25
 
 
 def make_images(count: int = 2, height: int = 48, width: int = 64, seed: int = 0) -> api.Images:
@@ -39,48 +40,79 @@ def make_images(count: int = 2, height: int = 48, width: int = 64, seed: int = 0
     return images
 
 
-def make_model(path: Path) -> Path:
-    """Writes a tiny model file with a card: one convolution of 3x3. `reference` says what it computes."""
+def make_model(path: Path, domains: Sequence[str] = ()) -> Path:
+    """Writes a tiny model file with a card: one convolution of 3x3. `reference` says what it computes.
+
+    Args:
+        path: the ``.onnx`` file.
+        domains: names; with them the model has the further input ``domain``, ``(N,)`` int64.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     node = helper.make_node
     shape: list[str | int | None] = ["N", "H", "W", 3]
-    constants = {"half": np.float32(127.5), "one": np.float32(1), "minus_one": np.float32(-1), "weights": _WEIGHTS}
+    constants: dict[str, Any] = {"half": np.float32(127.5), "one": np.float32(1), "minus_one": np.float32(-1)}
     nodes = [
         node("Cast", [model.INPUT], ["float"], to=TensorProto.FLOAT),
         node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
         node("Div", ["planes", "half"], ["scaled"]),
         node("Sub", ["scaled", "one"], ["centred"]),
         node("Conv", ["centred", "weights"], ["made"], pads=[1, 1, 1, 1]),
-        node("Clip", ["made", "minus_one", "one"], ["clipped"]),
+        *_domain_nodes(bool(domains)),
+        node("Clip", ["moved", "minus_one", "one"], ["clipped"]),
         node("Add", ["clipped", "one"], ["shifted"]),
         node("Mul", ["shifted", "half"], ["levels"]),
         node("Round", ["levels"], ["rounded"]),
         node("Transpose", ["rounded"], ["pictures"], perm=[0, 2, 3, 1]),
         node("Cast", ["pictures"], [model.OUTPUT], to=TensorProto.UINT8),
     ]
+    constants["weights"] = _WEIGHTS
+    inputs = [helper.make_tensor_value_info(model.INPUT, TensorProto.UINT8, shape)]
+    if domains:
+        inputs.append(helper.make_tensor_value_info("domain", TensorProto.INT64, ["N"]))
+        constants |= {"quarter": np.float32(_DOMAIN_STEP), "as_planes": np.array([-1, 1, 1, 1])}
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info(model.INPUT, TensorProto.UINT8, shape)],
+        inputs,
         [helper.make_tensor_value_info(model.OUTPUT, TensorProto.UINT8, shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(proto, str(path))
     card = model.ModelCard("tiny", "none", "any to any", "CC0-1.0", "streamgan.testing", model.SizeRule(1, (64, 48), 3))
+    card = dataclasses.replace(card, domains=tuple(domains), inputs=("domain",) if domains else ())
     model.write_card(path, card)
     return path
 
 
-def reference(images: api.Images) -> api.Images:
-    """What the model of `make_model` must return, computed in float64 with numpy alone."""
+def _domain_nodes(wanted: bool) -> list[Any]:
+    """The nodes that brighten each picture by its domain's number; one that does nothing if there are no domains."""
+    from onnx import TensorProto, helper
+
+    if not wanted:
+        return [helper.make_node("Identity", ["made"], ["moved"])]
+    cast = helper.make_node("Cast", ["domain"], ["numbers"], to=TensorProto.FLOAT)
+    shape = helper.make_node("Reshape", ["numbers", "as_planes"], ["planes_of_numbers"])
+    scale = helper.make_node("Mul", ["planes_of_numbers", "quarter"], ["steps"])
+    return [cast, shape, scale, helper.make_node("Add", ["made", "steps"], ["moved"])]
+
+
+def reference(images: api.Images, domain: npt.NDArray[np.int64] | None = None) -> api.Images:
+    """What the model of `make_model` must return, computed in float64 with numpy alone.
+
+    Args:
+        images: ``(N, H, W, 3)`` uint8 RGB.
+        domain: ``(N,)``, for a model with domains.
+    """
     centred = np.pad(images.astype(np.float64) / 127.5 - 1, ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = images.shape[1:3]
     made = np.zeros(images.shape, dtype=np.float64)
     for row, column in itertools.product(range(3), range(3)):
         made += centred[:, row : row + height, column : column + width] @ _WEIGHTS[:, :, row, column].T
+    if domain is not None:
+        made += _DOMAIN_STEP * domain[:, None, None, None]
     return np.rint((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
@@ -292,6 +324,18 @@ class BackendTests:
             assert result.shape == expected.shape, f"{images.shape} became {result.shape}"
             worst = int(np.abs(result.astype(int) - expected).max())
             assert worst <= 1, f"{width}x{height}: off by up to {worst} levels of 255; compute in fp32 and round"
+        session.close()
+
+    def test_takes_a_domain_for_each_picture(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
+        """Further inputs reach the model: pictures of one call may have different domains."""
+        self.load(backend_class, tmp_path).close()
+        path = make_model(tmp_path / "domains.onnx", ("plain", "bright", "brighter"))
+        session = backend_class().load(path, threads=1, precision="fp32")
+        for domain in (np.array([2, 0]), np.array([1]), np.array([0, 1, 2])):
+            images = make_images(len(domain))
+            result = session.run(images, {"domain": domain.astype(np.int64)})
+            worst = int(np.abs(result.astype(int) - reference(images, domain)).max())
+            assert worst <= 1, f"domains {domain}: off by up to {worst} levels of 255; pass `inputs` to the model"
         session.close()
 
     def test_leaves_arrays_alone(self, backend_class: type[api.Backend], tmp_path: Path) -> None:

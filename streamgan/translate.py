@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamgan import api
+from streamgan import api, settings
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 """One picture: ``(H, W, 3)`` uint8 RGB."""
@@ -33,6 +33,7 @@ class ModelTranslator(api.Translator):
         upsample: str = api.option(
             "guided", choices=("guided", "bilinear"), live=True, help="how a smaller result gets the details back"
         )
+        domain: str = api.option("", live=True, help="what a model of several domains translates to: name or number")
 
     options: Options
 
@@ -40,12 +41,14 @@ class ModelTranslator(api.Translator):
         """Loads the model.
 
         Raises:
-            PresetError: if no model is named; ModelError or BackendError if it cannot be loaded.
+            PresetError: if no model is named, or a domain is missing or unknown.
+            ModelError: or BackendError, if the model cannot be loaded.
         """
         if not self.options.model:
             raise api.PresetError("translator model: option 'model' is missing; name the model file")
         self._session = context.load_model(self.options.model)
         self._room: Room | None = None
+        self._inputs(1)  # a wrong domain ends the run before it begins
 
     def translate(self, images: api.Images) -> api.Images:
         """Translates pictures; the result has their size, unless the model itself enlarges."""
@@ -53,7 +56,7 @@ class ModelTranslator(api.Translator):
         seen = [_shrink(image, size) for image in images]
         step = self._session.multiple_of
         padded = [pad(image, step) for image in seen]
-        made = self._session.run(padded[0][None] if len(padded) == 1 else np.stack(padded))
+        made = self._session.run(padded[0][None] if len(padded) == 1 else np.stack(padded), self._inputs(len(padded)))
         factor = made.shape[1] // padded[0].shape[0]
         made = made[:, : size[1] * factor, : size[0] * factor]
         if made.shape[1:3] == images.shape[1:3] or factor > 1:
@@ -64,10 +67,55 @@ class ModelTranslator(api.Translator):
         results = [enlarge(*three, self._room) for three in zip(made, seen, images, strict=True)]
         return results[0][None] if len(results) == 1 else np.stack(results)
 
+    def _inputs(self, count: int) -> dict[str, npt.NDArray[np.int64]]:
+        """Further inputs for so many pictures: their domain, if the model has several."""
+        domains, model = self._session.domains, self.options.model
+        if not domains:
+            if self.options.domain:
+                raise api.PresetError(
+                    f"translator model: domain: '{self.options.domain}' given, but {model} translates to one look "
+                    "only; leave 'domain' out"
+                )
+            return {}
+        return {"domain": np.full(count, find_domain(self.options.domain, domains, model), np.int64)}
+
     def close(self) -> None:
         """Frees the model."""
         if hasattr(self, "_session"):
             self._session.close()
+
+
+def find_domain(given: str, domains: Sequence[str], model: str) -> int:
+    """The number of a domain.
+
+    Args:
+        given: its name, or its number as text; it may be empty if there is but one.
+        domains: the names, in the order of the model's numbers.
+        model: the model file, for messages.
+
+    Raises:
+        PresetError: if it is missing or unknown.
+
+    Example:
+        >>> find_domain("night", ("day", "dusk", "night"), "day-dusk-night.onnx")
+        2
+    """
+    if given in domains:
+        return list(domains).index(given)
+    if given.isdecimal() and int(given) < len(domains):
+        return int(given)
+    names = ", ".join(domains)
+    if given:
+        raise api.PresetError(
+            f"translator model: domain: '{given}' given, expected one of {names} (or a number from 0 to "
+            f"{len(domains) - 1}){settings.nearest(given, domains)}"
+        )
+    if len(domains) == 1:
+        return 0
+    raise api.PresetError(
+        f"translator model: option 'domain' is missing: {model} translates to {names}; "
+        f"name one, such as --set domain={domains[-1]}"
+    )
 
 
 def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ SURFACE = {
     "PluginError": "1",
     "PresetError": "2",
     "Selection": "start end",
-    "Session": "precision multiple_of run close",
+    "Session": "precision multiple_of domains run close",
     "Sink": "accepts open write abort close notes stopped",
     "SinkError": "1",
     "Source": "live accepts info frames close abort notes",
@@ -37,7 +37,7 @@ SURFACE = {
     "choices: 'Sequence[str] | None' = None, live: 'bool' = False, help: 'str' = '') -> 'Any'",
 }
 """Each public name with its members, exit code, signature or type."""
-HOOKS = {"backends", "commands", "presets", "sinks", "sources", "translators"}
+HOOKS = {"backends", "commands", "methods", "presets", "sinks", "sources", "translators"}
 
 
 def public() -> set[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streamgan.api import ModelError
-from streamgan.model import ModelCard, SizeRule
+from streamgan.model import ModelCard, SizeRule, read_card, write_card
+from streamgan.testing import make_model
 
 CARD = ModelCard("x", "none", "any", "CC0-1.0", "tests", SizeRule(8, (320, 240)), data=("a", "b"), metrics={"m": 1.5})
 
@@ -48,3 +51,13 @@ def test_a_broken_card_is_one_line(text: str, message: str) -> None:
         ModelCard.from_json(text, where="model.onnx")
     assert str(error.value).startswith("model.onnx: ") and "\n" not in str(error.value)
     assert "export the model again" in str(error.value)
+
+
+@pytest.mark.parametrize("domains", [(), ("plain", "bright")])
+def test_a_card_that_does_not_fit_its_graph_is_refused(domains: tuple[str, ...], tmp_path: Path) -> None:
+    path = make_model(tmp_path / "model.onnx", domains)
+    card = read_card(path)
+    assert card.domains == domains
+    write_card(path, dataclasses.replace(card, domains=() if domains else ("one",)))
+    with pytest.raises(ModelError, match="export the model again"):
+        read_card(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from clips import write_model
 
 from streamgan import api
 from streamgan.backends import OnnxRuntime
+from streamgan.cli.program import execute
+from streamgan.model import read_card
+from streamgan.testing import make_clip, make_images, make_model, reference
 from streamgan.translate import ModelTranslator, enlarge_bilinear, enlarge_guided, fit, pad
 
 
@@ -114,3 +118,74 @@ def test_guided_shrunk_again_is_what_the_model_made() -> None:
     made = np.asarray(255 - seen // 2, np.uint8)
     again = cv2.resize(enlarge_guided(made, seen, image), (160, 120), interpolation=cv2.INTER_AREA)
     assert np.abs(again.astype(int) - made).mean() < 1.5
+
+
+DOMAINS = ("day", "dusk", "night")
+
+
+def of_domains(path: Path, domain: str, domains: tuple[str, ...] = DOMAINS) -> ModelTranslator:
+    """A translator with a model of several domains, loaded as the runtime does it."""
+    translator = ModelTranslator(ModelTranslator.Options(model=str(make_model(path, domains)), domain=domain))
+
+    def load(name: str) -> api.Session:
+        session = OnnxRuntime().load(Path(name), threads=1)
+        session.domains = read_card(Path(name)).domains
+        return session
+
+    translator.open(api.Context(api.VideoInfo(64, 48, Fraction(1, 25)), load))
+    return translator
+
+
+@pytest.mark.parametrize(("domain", "number"), [("day", 0), ("night", 2), ("1", 1)])
+def test_a_domain_reaches_the_model_by_name_or_number(tmp_path: Path, domain: str, number: int) -> None:
+    images = make_images(2)
+    made = of_domains(tmp_path / "m.onnx", domain).translate(images).astype(int)
+    assert np.abs(made - reference(images, np.full(2, number))).max() <= 1
+    assert np.abs(made - reference(images, np.full(2, (number + 1) % 3))).max() > 20
+
+
+def test_a_domain_may_change_between_two_calls(tmp_path: Path) -> None:
+    translator, images = of_domains(tmp_path / "m.onnx", "day"), make_images(1)
+    first = translator.translate(images)
+    translator.options = dataclasses.replace(translator.options, domain="night")
+    assert (translator.translate(images).astype(int) - first).mean() > 20
+
+
+def test_the_only_domain_need_not_be_named(tmp_path: Path) -> None:
+    images = make_images(1)
+    made = of_domains(tmp_path / "m.onnx", "", ("night",)).translate(images).astype(int)
+    assert np.abs(made - reference(images, np.zeros(1, np.int64))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("domain", "message"),
+    [
+        ("", r"'domain' is missing: .*m\.onnx translates to day, dusk, night; name one, such as --set domain=night"),
+        ("nigth", "'nigth' given, expected one of day, dusk, night .*; did you mean 'night'"),
+        ("3", r"'3' given, .* \(or a number from 0 to 2\)$"),
+        ("-1", "'-1' given"),
+    ],
+)
+def test_a_wrong_domain_ends_the_run_before_it_begins(tmp_path: Path, domain: str, message: str) -> None:
+    with pytest.raises(api.PresetError, match=message):
+        of_domains(tmp_path / "m.onnx", domain)
+
+
+def test_a_model_of_one_direction_takes_no_domain(tmp_path: Path) -> None:
+    with pytest.raises(api.PresetError, match=r"'night' given, but .* translates to one look only; leave 'domain' out"):
+        opened(write_model(tmp_path / "m.onnx", 1.0, 0.0), domain="night")
+
+
+def test_a_film_runs_with_a_domain(tmp_path: Path) -> None:
+    make_model(tmp_path / "m.onnx", DOMAINS)
+    make_clip(tmp_path / "film.mp4", frames=4)
+    (tmp_path / "sky.yaml").write_text("{title: Sky, translator: model, options: {model: m.onnx, domain: day}}")
+    means = []
+    for name, settings in (("day", []), ("night", ["--set", "domain=night"])):
+        output = tmp_path / f"{name}.mkv"
+        command = ["run", str(tmp_path / "film.mp4"), "--preset", str(tmp_path / "sky.yaml"), "-o", str(output)]
+        assert execute([*command, "--codec", "ffv1", "--quiet", *settings]) == 0
+        capture = cv2.VideoCapture(str(output))
+        means.append(float(np.mean(capture.read()[1])))
+        capture.release()
+    assert means[1] > means[0] + 20

@@ -7,38 +7,26 @@ import datetime
 import json
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.v2 import functional as VF
 
 from streamgan.api import ModelError
-from streamgan.model import INPUT, OUTPUT, ModelCard, SizeRule, write_card
-from streamgan_training import checkpoint, data, networks, recipe
+from streamgan.model import DOMAIN, INPUT, OUTPUT, ModelCard, SizeRule, write_card
+from streamgan_training.frames import data
+from streamgan_training.measuring.metrics import Image
+from streamgan_training.recipe import Recipe
+from streamgan_training.trained import FrameModel, Trained, load_trained
 
 OPSET = 18
 TOLERANCE = 1
 """Largest difference between torch and ONNX Runtime that the gate lets through, in steps of 1/255."""
-
-
-class FrameModel(nn.Module):
-    """A generator from frames to frames: scaling, clamping and rounding included."""
-
-    def __init__(self, generator: nn.Module) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """uint8 ``(N, H, W, 3)`` RGB → the same."""
-        x = frames.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        y = self.generator(x)
-        y = torch.round(torch.clamp((y + 1.0) * 127.5, 0.0, 255.0))
-        return y.permute(0, 2, 3, 1).to(torch.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,65 +39,34 @@ class Parity:
     """Fraction of the values that differ at all."""
 
 
-def load_generator(run: Path) -> tuple[recipe.Recipe, nn.Module, int]:
-    """The averaged generator of a run's newest checkpoint.
-
-    Args:
-        run: a run folder, or one checkpoint of it.
-
-    Returns:
-        The recipe, G_AB in eval mode, and the step.
-
-    Raises:
-        ModelError: if the folder is no run or has no checkpoint.
-    """
-    inside = run.parent.name == "checkpoints"
-    home = run.parent.parent if inside else run
-    saved = [run] if inside else checkpoint.list_checkpoints(run / "checkpoints")
-    if not (home / "recipe.yaml").is_file() or not saved:
-        raise ModelError(f"{run}: not a run folder with a checkpoint; expected recipe.yaml and checkpoints/NUMBER")
-    settings = recipe.load(home / "recipe.yaml")
-    generator = networks.make_generator(settings.generator)
-    checkpoint.load_module(generator, "ema", saved[-1])
-    return settings, generator.eval(), int(saved[-1].name)
-
-
-def export(run: Path, output: Path) -> tuple[ModelCard, Parity]:
+def export(
+    run: Path, output: Path, direction: str | None = None, plugin_files: Sequence[Path] = ()
+) -> tuple[ModelCard, Parity]:
     """Writes the model file of a run: graph, card, and the parity gate on real frames.
 
     Args:
         run: a run folder, or one checkpoint of it.
         output: the ``.onnx`` file; it appears only if the gate is passed.
+        direction: one of the method's, such as ``ba``; its first by default.
+        plugin_files: single-file plugins that may bring the method.
 
     Returns:
         The card that was written, and what the gate measured.
 
     Raises:
         ModelError: if there is no checkpoint, or the exported graph does not compute the same.
+        UsageError: if the method has no such direction.
     """
-    settings, generator, _ = load_generator(run)
-    model = FrameModel(generator).eval()
-    metrics_file = run / "metrics.json"
-    card = ModelCard(
-        name=settings.name,
-        method=settings.method.name,
-        direction=settings.card.direction,
-        licence=settings.card.licence,
-        creator=settings.card.creator,
-        description=settings.card.description,
-        data=settings.card.data,
-        size=SizeRule(recipe.MULTIPLE_OF[settings.generator.name], settings.data.size),
-        recipe_digest=settings.digest,
-        metrics=json.loads(metrics_file.read_text()) if metrics_file.is_file() else {},
-        parameters=sum(weight.numel() for weight in generator.parameters()),
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
+    trained = load_trained(run, plugin_files)
+    model = trained.model(direction)
+    card = describe(trained, model, direction or trained.method.directions[0], run)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         partial = Path(folder) / "model.onnx"
-        write_graph(model, partial, card.size)
+        write_graph(model, partial, card.size, len(card.domains))
         write_card(partial, card)
-        parity = check_parity(model, partial, gate_frames(settings, card.size))
+        frames = gate_frames(trained.recipe, card.size, 1 if direction == "ba" else 0)
+        parity = check_parity(model, partial, frames, len(card.domains))
         if parity.max_difference > TOLERANCE:
             raise ModelError(
                 f"{output}: not written, ONNX Runtime differs from torch by {parity.max_difference}/255 "
@@ -119,29 +76,67 @@ def export(run: Path, output: Path) -> tuple[ModelCard, Parity]:
     return card, parity
 
 
-def write_graph(model: nn.Module, path: Path, size: SizeRule) -> None:
-    """Exports the ONNX graph with dynamic N, H and W; one self-contained file."""
-    rows, columns = (size.multiple_of * torch.export.Dim(name, min=2, max=512) for name in ("rows", "columns"))
-    width, height = size.trained
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+def describe(trained: Trained, model: FrameModel, direction: str, run: Path) -> ModelCard:
+    """What the model file says of itself."""
+    recipe, mixed = trained.recipe, trained.method.mixed
+    names = recipe.domains if direction != "ba" else recipe.domains[::-1]
+    given = recipe.card.direction if direction == trained.method.directions[0] else ""
+    metrics_file = run / "metrics.json"
+    measured = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.is_file() else {}
+    return ModelCard(
+        name=recipe.name,
+        method=recipe.method.name,
+        direction=given or ("any to any" if mixed else " to ".join(names)),
+        domains=recipe.domains if mixed else (),
+        inputs=(DOMAIN,) if mixed else (),
+        licence=recipe.card.licence,
+        creator=recipe.card.creator,
+        description=recipe.card.description,
+        data=recipe.card.data,
+        size=SizeRule(trained.multiple_of, recipe.data.size),
+        recipe_digest=recipe.digest,
+        metrics={name: value for name, value in measured.items() if isinstance(value, float)},
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def write_graph(model: FrameModel, path: Path, size: SizeRule, domains: int = 0) -> None:
+    """Exports the ONNX graph with dynamic N, H and W; one self-contained file.
+
+    Args:
+        model: a frame model.
+        path: the file.
+        size: what it takes.
+        domains: how many it has; with any, the graph gets the input ``domain``, int64 ``(N,)``.
+    """
+    smallest = 2 if size.multiple_of < 64 else 1
+    rows, columns = (size.multiple_of * torch.export.Dim(name, min=smallest, max=512) for name in ("rows", "columns"))
+    count = torch.export.Dim("N", min=1, max=64)
+    width, height = (max(side, 2 * size.multiple_of) for side in size.trained)
+    inputs: dict[str, Tensor] = {INPUT: torch.zeros(2, height, width, 3, dtype=torch.uint8)}
+    shapes: dict[str, dict[int, torch.export.Dim]] = {"frames": {0: count, 1: rows, 2: columns}}
+    if domains:
+        inputs[DOMAIN] = torch.arange(2) % domains
+        shapes["domain"] = {0: count}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         program = torch.onnx.export(
             model,
-            (example,),
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT],
+            input_names=list(inputs),
             output_names=[OUTPUT],
-            dynamic_shapes={"frames": {0: torch.export.Dim("N", min=1, max=64), 1: rows, 2: columns}},
+            dynamic_shapes=shapes,
             verbose=False,
         )
     assert program is not None
     program.optimize()
     proto = program.model_proto
     for value in (*proto.graph.input, *proto.graph.output):
-        for index, name in enumerate("NHW"):
-            value.type.tensor_type.shape.dim[index].dim_param = name
+        for dimension, name in zip(value.type.tensor_type.shape.dim, "NHW", strict=False):
+            dimension.dim_param = name
     del proto.graph.value_info[:]  # names of sizes that no longer exist
     for node in proto.graph.node:
         del node.metadata_props[:]  # where in the source each node comes from: paths of this machine
@@ -149,25 +144,29 @@ def write_graph(model: nn.Module, path: Path, size: SizeRule) -> None:
     onnx.save(proto, str(path))
 
 
-def gate_frames(settings: recipe.Recipe, size: SizeRule) -> list[npt.NDArray[np.uint8]]:
-    """Real frames of the source look for the gate, cut to the size rule: four ``(1, H, W, 3)`` uint8 RGB."""
+def gate_frames(recipe: Recipe, size: SizeRule, domain: int) -> list[Image]:
+    """Real frames of a domain for the gate, cut to the size rule: four ``(1, H, W, 3)`` uint8 RGB."""
+    footages = [*recipe.data.domains.values()][domain]
+    sets = data.load_domain(footages, dataclasses.replace(recipe.data, cache_gigabytes=0), lambda _: None)
+    places = [(one, index) for one in sets for index in range(len(one))]
     frames = []
-    for path in [path for folder in settings.data.a for path in data.list_images(folder)][::37][:4]:
-        image = data.read_image(path, settings.data.load_short_side)
-        height, width = (side // size.multiple_of * size.multiple_of for side in image.shape[1:])
+    for one, index in places[:: max(1, len(places) // 4)][:4]:
+        image = one.image(index)
+        height, width = (max(1, side // size.multiple_of) * size.multiple_of for side in image.shape[1:])
         frames.append(VF.center_crop(image, [height, width]).permute(1, 2, 0).unsqueeze(0).numpy())
     return frames
 
 
-def check_parity(model: nn.Module, path: Path, frames: list[npt.NDArray[np.uint8]]) -> Parity:
-    """Runs torch and ONNX Runtime on the same frames."""
+def check_parity(model: FrameModel, path: Path, frames: list[Image], domains: int = 0) -> Parity:
+    """Runs torch and ONNX Runtime on the same frames; with several domains, each frame to another one."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     largest, differing, count = 0, 0, 0
-    for frame in frames:
+    for number, frame in enumerate(frames):
+        given = {INPUT: frame} | ({DOMAIN: np.array([number % domains])} if domains else {})
         with torch.no_grad():
-            expected = model(torch.from_numpy(frame)).numpy().astype(np.int16)
-        (given,) = session.run([OUTPUT], {INPUT: frame})
-        difference = np.abs(expected - given)
+            expected = model(*(torch.from_numpy(value) for value in given.values())).numpy().astype(np.int16)
+        (made,) = session.run([OUTPUT], given)
+        difference = np.abs(expected - made)
         largest = max(largest, int(difference.max()))
         differing += int((difference > 0).sum())
         count += difference.size

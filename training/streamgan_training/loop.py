@@ -1,41 +1,144 @@
-"""The training loop, readable from top to bottom: data, networks, steps, samples, checkpoints."""
+"""The training loop, readable from top to bottom: data, players, steps, records, checkpoints."""
 
 from __future__ import annotations
 
 import copy
-import json
-import re
-from collections.abc import Callable
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.seed import seed_everything
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import make_grid, save_image
 
-from streamgan.api import StreamganError, UsageError
-from streamgan_training import checkpoint, cyclegan, data
-from streamgan_training.recipe import Recipe, Train
+from streamgan.api import PluginError, StreamganError, UsageError
+from streamgan_training import checkpoint, terms
+from streamgan_training.augment import Augment
+from streamgan_training.frames import batches, data
+from streamgan_training.method import Batch, Direction, Method, Turn
+from streamgan_training.recipe import Recipe, check_sizes
+from streamgan_training.record import Record
+from streamgan_training.stability.consistency import Consistency, check_footage
 
-SAMPLE_ROWS = 6
+EXPLODED = 1e6
+"""A loss beyond this has left every useful range."""
 
 
-def new_run_folder(root: Path, name: str) -> Path:
-    """Makes the next numbered run folder, such as ``runs/003-day2night``.
+def train(
+    recipe: Recipe,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
+) -> Path:
+    """Trains a recipe in a run folder; under ``torchrun`` every process calls it.
+
+    Args:
+        recipe: what to train; saved as ``recipe.yaml`` in the folder.
+        folder: an existing run folder, the same for all processes.
+        fabric: from `make_fabric`.
+        resume: continue from the folder's newest checkpoint, as if the run had not stopped.
+        warn: is told of images that are skipped and the like.
+        on_step: is called after each step with the number of steps done and the losses so far.
+
+    Returns:
+        The last checkpoint.
 
     Raises:
-        UsageError: if it cannot be made.
+        UsageError: if the data or the checkpoint do not fit.
+        StreamganError: if a loss or a weight is no number any more, or has exploded.
+        PluginError: if the method breaks the contract of `Method`.
+        OSError: if a checkpoint cannot be written.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        taken = [int(match[0]) for path in root.iterdir() if (match := re.match(r"\d+", path.name))]
-        folder = root / f"{max(taken, default=0) + 1:03d}-{name}"
-        folder.mkdir()
-    except OSError as error:
-        raise UsageError(f"{root}: cannot make a run folder ({error.strerror}); choose another with --runs") from None
-    return folder
+    settings = recipe.train
+    seed_everything(settings.seed, verbose=False)
+    slots = share(settings.batch, fabric.global_rank, fabric.world_size)
+    domains = recipe.data.domains.values()
+    length = recipe.temporal.clip_length
+    sets = [data.load_domain(footages, recipe.data, warn, clip_length=length) for footages in domains]
+    steps = batches.Steps(recipe, batches.drawings(recipe, sets), slots)
+    batches.check_pairs(steps)
+    check_footage(recipe.temporal, footage_of(recipe, steps, length))
+
+    method = recipe.method_class(recipe).to(fabric.device).to(memory_format=torch.channels_last)
+    check_sizes(recipe, method.multiple_of)
+    consistency = Consistency(recipe.temporal, settings.iterations, 1 if method.mixed else len(sets)).to(fabric.device)
+    judges = terms.load_networks(recipe.terms, fabric.device)
+    players = check_players(recipe, dict(method.players())) | dict(consistency.players())
+    learning = {name: [*module.parameters()] for name, module in players.items()}
+    learning["generators"] += consistency.generator_networks().parameters()
+    optimizers = {name: method.optimizer(name, weights) for name, weights in learning.items()}
+    steppers: dict[str, Any] = {name: fabric.setup_optimizers(optimizer) for name, optimizer in optimizers.items()}
+    average = copy.deepcopy(method.generators).eval().requires_grad_(False)
+    modules = players | {"ema": average, "predictors": consistency.generator_networks()}
+    state = checkpoint.State(modules, optimizers, method.pools, precision=fabric.strategy.precision)
+
+    saved = checkpoint.list_checkpoints(folder / "checkpoints")
+    if resume and not saved:
+        raise UsageError(f"{folder}: has no checkpoint to resume from")
+    if resume:
+        checkpoint.load(state, saved[-1], recipe.digest, fabric.global_rank)
+    elif settings.start_from is not None:
+        method.begin_from(Path(settings.start_from))
+        average.load_state_dict(method.generators.state_dict())
+    if settings.compile:
+        for network in method.generators.children():
+            network.compile()
+
+    micro = min(settings.micro_batch or len(slots), len(slots))
+    workers = recipe.data.workers if recipe.data.workers is not None else 2 * (fabric.device.type != "cpu")
+    with Record(folder, recipe, method, average, sets, fabric) as record:
+        record.begin(state)
+        clock = time.perf_counter()
+        for batch in batches.batches_from(steps, state.step, workers):
+            waited = time.perf_counter() - clock
+            for name, optimizer in optimizers.items():
+                for group in optimizer.param_groups:
+                    group["lr"] = method.learning_rate(name, batch.step)
+
+            # Every part of the batch plays the same turns; a player learns when all parts have played its turn.
+            parts = batches.parts_of(batches.moved_to(batch, fabric.device), micro)
+            plays = [play(method, consistency, judges, recipe, part) for part in parts]
+            losses: dict[str, Tensor] = {}
+            while name := play_turn(plays, parts, steppers, losses, fabric):
+                average_gradients(learning[name], fabric)
+                check_losses(losses, batch.step + 1)
+                steppers[name].step()
+                after_step(method, players[name], name)
+            update_average(average, method.generators, settings.ema_decay, batch.step)
+
+            state.step = batch.step + 1
+            took = time.perf_counter() - clock
+            state.seconds += took
+            values = {name: float(value) for name, value in average_losses(losses, fabric).items()}
+            on_step(state.step, values)
+            record.step(state, values, waited / took)
+            if state.step == settings.iterations or state.step % settings.checkpoint_every == 0:
+                check_weights(state.modules, state.step)
+                checkpoint.save(
+                    state, folder / "checkpoints", recipe.digest, settings.keep_checkpoints,
+                    fabric.global_rank, fabric.barrier,
+                )  # fmt: skip
+            clock = time.perf_counter()
+    return checkpoint.list_checkpoints(folder / "checkpoints")[-1]
+
+
+def make_fabric(precision: str) -> Fabric:
+    """One process on the best device, or one of those that ``torchrun`` started: all devices of all machines."""
+    chosen = choose_precision(precision)
+    processes, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if processes == 1:
+        return Fabric(accelerator="auto", devices=1, precision=chosen)  # type: ignore[arg-type]
+    nodes = processes // local
+    fabric = Fabric(accelerator="auto", devices=local, num_nodes=nodes, strategy="ddp", precision=chosen)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
 
 
 def choose_precision(precision: str) -> str:
@@ -48,10 +151,180 @@ def choose_precision(precision: str) -> str:
     return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "32-true"
 
 
-def learning_rate(train: Train, step: int) -> float:
-    """Constant, then linear to 0 (Zhu et al. 2017, section 4): a function of the step alone."""
-    start = train.decay_start * train.iterations
-    return train.learning_rate * min(1.0, (train.iterations - step) / max(1.0, train.iterations - start))
+def share(batch: int, process: int, processes: int) -> range:
+    """The slots of the whole batch that a process computes.
+
+    Raises:
+        UsageError: if the batch cannot be shared evenly.
+    """
+    if batch % processes:
+        raise UsageError(f"train.batch: {batch} given, expected a multiple of the {processes} processes")
+    size = batch // processes
+    return range(process * size, (process + 1) * size)
+
+
+def footage_of(recipe: Recipe, steps: batches.Steps, length: int) -> list[bool]:
+    """By domain, whether it has clips of `length` frames; one value for a method of mixed batches."""
+    found = [bool(length) and bool(domain.clip_places(length)) for domain in steps.domains]
+    return [any(found)] if recipe.method_class.mixed else found
+
+
+def play(
+    method: Method, consistency: Consistency, judges: terms.TermNetworks, recipe: Recipe, batch: Batch
+) -> Iterator[Turn]:
+    """One step of the method, with the terms that the recipe adds to its translations."""
+    directions: tuple[Direction, ...] = ()
+    for turn in method.turns(batch):
+        added = consistency.terms(turn.directions, batch) if turn.directions else {}
+        for direction in turn.directions:
+            target = batch.images[direction.target] if recipe.data.paired else None
+            added |= terms.extra_terms(recipe.terms, direction, target, judges)
+        directions = turn.directions or directions
+        yield dataclasses.replace(turn, terms=turn.terms | added)
+    yield from consistency.turns(directions, batch)
+
+
+def play_turn(
+    plays: list[Iterator[Turn]],
+    parts: list[Batch],
+    steppers: Mapping[str, torch.optim.Optimizer],
+    losses: dict[str, Tensor],
+    fabric: Fabric,
+) -> str:
+    """Plays the next turn of every part of the batch, one after the other, so that one part's graph is held at a time.
+
+    Args:
+        plays: the step of each part.
+        parts: of the batch of this process.
+        steppers: the optimisers, by player.
+        losses: what the batch's losses are added up in.
+        fabric: differentiates.
+
+    Returns:
+        The player whose gradients are ready; empty when the step is over.
+    """
+    whole = sum(len(part.slots) for part in parts)
+    player = ""
+    for number, (one, part) in enumerate(zip(plays, parts, strict=True)):
+        with fabric.autocast():
+            turn = next(one, None)
+        check_turn(turn, player if number else None, steppers, part.step)
+        if turn is None:
+            continue
+        if number == 0:
+            steppers[turn.player].zero_grad()
+        player = turn.player
+        fabric.backward(len(part.slots) / whole * torch.stack(list(turn.terms.values())).sum())
+        add_up(losses, turn.terms, len(part.slots) / whole)
+    return player
+
+
+def check_players(recipe: Recipe, players: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The players of a method, if the loop can train them.
+
+    Raises:
+        PluginError: if none is called ``generators``, or one has nothing to learn.
+    """
+    given = ", ".join(players) or "none"
+    if "generators" not in players:
+        raise PluginError(f"{recipe.method_class.__qualname__}.players: {given} given, one must be called 'generators'")
+    for name, module in players.items():
+        if not any(True for _ in module.parameters()):
+            raise PluginError(f"{recipe.method_class.__qualname__}.players: '{name}' has no weights that could learn")
+    return players
+
+
+def check_turn(turn: object, expected: str | None, players: Collection[str], step: int) -> None:
+    """Refuses what no player can learn from.
+
+    Args:
+        turn: what a method's `turns` gave; None if it has ended.
+        expected: the player of the batch's other parts, empty if their step is over; None for the first part.
+        players: those there are.
+        step: steps done before this one.
+
+    Raises:
+        PluginError: naming what is wrong.
+    """
+    where = f"step {step + 1}: the method's turns"
+    given = turn.player if isinstance(turn, Turn) else ""
+    if turn is not None and not isinstance(turn, Turn):
+        raise PluginError(f"{where} gave {type(turn).__name__}, expected Turn")
+    if expected is not None and given != expected:
+        names = f"'{given}' and '{expected}'" if given and expected else f"'{given or expected}' and none"
+        raise PluginError(f"{where} differ between two parts of a batch: {names}; every part must play the same")
+    if turn is None:
+        return
+    if given not in players:
+        raise PluginError(f"{where}: no player is called '{given}' (known: {', '.join(players)})")
+    if not any(term.requires_grad for term in turn.terms.values()) or any(term.dim() for term in turn.terms.values()):
+        raise PluginError(f"{where}: '{given}' must minimise scalars with gradients, by name; got {list(turn.terms)}")
+
+
+def add_up(losses: dict[str, Tensor], terms: dict[str, Tensor], weight: float) -> None:
+    """Adds a part's share to the losses of the batch."""
+    for name, value in terms.items():
+        losses[name] = losses.get(name, torch.zeros_like(value)) + weight * value.detach()
+
+
+def average_gradients(weights: list[nn.Parameter], fabric: Fabric) -> None:
+    """Averages a player's gradients over the processes, in one message.
+
+    Instead of wrapping networks in DistributedDataParallel: a step calls a network several times, differentiates twice
+    for gradient penalties, and leaves some weights unused, all of which that wrapper forbids or needs switches for.
+    """
+    if fabric.world_size == 1:
+        return
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= fabric.world_size
+    for weight, part in zip(weights, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
+        weight.grad = part.view_as(weight).clone(memory_format=torch.preserve_format)
+
+
+def average_losses(losses: dict[str, Tensor], fabric: Fabric) -> dict[str, Tensor]:
+    """The losses of the whole batch, over all processes."""
+    if fabric.world_size == 1:
+        return losses
+    flat = torch.stack([value.float() for value in losses.values()])
+    torch.distributed.all_reduce(flat)
+    return dict(zip(losses, flat / fabric.world_size, strict=True))
+
+
+def check_losses(losses: dict[str, Tensor], step: int) -> None:
+    """Stops a training that has diverged, before it overwrites a good checkpoint.
+
+    Raises:
+        StreamganError: naming the loss and the step.
+    """
+    for name, value in losses.items():
+        if not abs(float(value)) < EXPLODED:
+            raise StreamganError(
+                f"step {step}: the loss '{name}' is {float(value)}; lower train.learning_rate, or use 32-true"
+            )
+
+
+def check_weights(modules: Mapping[str, nn.Module], step: int) -> None:
+    """Stops a training whose weights have diverged, before it overwrites a good checkpoint.
+
+    Raises:
+        StreamganError: naming the network and the step.
+    """
+    for name, module in modules.items():
+        if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
+            raise StreamganError(
+                f"step {step}: weights of the {name} are no numbers any more; the checkpoints before are whole; "
+                "lower train.learning_rate, or use 32-true"
+            )
+
+
+def after_step(method: Method, module: nn.Module, player: str) -> None:
+    """What follows a player's step: the method's own, and the strength of its augmentations."""
+    method.after_step(player)
+    for each in module.modules():
+        if isinstance(each, Augment):
+            each.adjust()
 
 
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
@@ -63,157 +336,3 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
                 kept.lerp_(new.to(kept), 1 - decay)
             else:
                 kept.copy_(new)
-
-
-def sample_grid(generator: nn.Module, frames: Tensor) -> Tensor:
-    """Sources above their translations: ``(3, H, W)`` in [0, 1]."""
-    with torch.no_grad():
-        translated = torch.cat([generator(frame[None]) for frame in frames])
-    grid: Tensor = make_grid((torch.cat((frames, translated)) + 1) / 2, nrow=len(frames), padding=2)
-    return grid.clamp(0, 1)
-
-
-def fixed_samples(sets: list[data.FrameSet], recipe: Recipe) -> Tensor:
-    """The frames of the sample grid, the same throughout a run: ``(SAMPLE_ROWS, 3, H, W)``."""
-    transform = data.crop_transform(recipe.data, recipe.data.size)
-    return data.draw(sets, transform, SAMPLE_ROWS, (recipe.train.seed, "samples"))
-
-
-def train(
-    recipe: Recipe,
-    folder: Path,
-    *,
-    resume: bool = False,
-    warn: Callable[[str], None],
-    on_step: Callable[[int, dict[str, float]], None],
-) -> Path:
-    """Trains a recipe in a run folder.
-
-    Args:
-        recipe: what to train; saved as ``recipe.yaml`` in the folder.
-        folder: an existing run folder.
-        resume: continue from the folder's newest checkpoint, as if the run had not stopped.
-        warn: is told of images that are skipped and the like.
-        on_step: is called after each step with the number of steps done and the losses so far.
-
-    Returns:
-        The last checkpoint.
-
-    Raises:
-        UsageError: if the data or the checkpoint do not fit.
-        OSError: if a checkpoint cannot be written.
-    """
-    settings = recipe.train
-    fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
-    seed_everything(settings.seed, verbose=False)
-    sets_a, sets_b = (data.load_domain(domain, recipe.data, warn) for domain in (recipe.data.a, recipe.data.b))
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    batches = data.Batches(recipe.data, settings.batch, settings.seed, settings.iterations, sets_a, sets_b)
-
-    generators = cyclegan.Generators(recipe).to(memory_format=torch.channels_last)
-    discriminators = cyclegan.Discriminators(recipe).to(memory_format=torch.channels_last)
-    average = copy.deepcopy(generators.ab).eval().requires_grad_(False).to(fabric.device)
-    adam_g = torch.optim.Adam(generators.parameters(), settings.learning_rate, settings.betas)
-    adam_d = torch.optim.Adam(discriminators.parameters(), settings.learning_rate, settings.betas)
-    randomness = torch.Generator().manual_seed(settings.seed)
-    pool_a, pool_b = (cyclegan.ReplayPool(recipe.method.pool, randomness) for _ in range(2))
-    state = checkpoint.State(
-        modules={"generators": generators, "discriminators": discriminators, "ema": average},
-        optimizers={"generators": adam_g, "discriminators": adam_d},
-        generators={"pools": randomness},
-        pools={"a": pool_a.frames, "b": pool_b.frames},
-    )
-    generator_pass, step_g = fabric.setup(generators, adam_g)
-    judge_a, judge_b = discriminators.a.to(fabric.device), discriminators.b.to(fabric.device)
-    step_d = fabric.setup_optimizers(adam_d)
-    assert not isinstance(step_d, tuple)  # one in, one out
-    saved = checkpoint.list_checkpoints(folder / "checkpoints")
-    if resume and not saved:
-        raise UsageError(f"{folder}: has no checkpoint to resume from")
-    if resume:
-        checkpoint.load(state, saved[-1], recipe.digest)
-    elif settings.start_from is not None:
-        checkpoint.load_modules(state, Path(settings.start_from))
-
-    samples = fixed_samples(sets_a, recipe).to(fabric.device)
-    board = SummaryWriter(str(folder), purge_step=state.step or None)
-    history = (folder / "losses.jsonl").open("a", encoding="utf-8")
-    if state.step == 0:
-        write_samples(average, samples, folder, 0, board)
-
-    for step, (a, b) in enumerate(batches.from_step(state.step), state.step):
-        a, b = (fabric.to_device(x.contiguous(memory_format=torch.channels_last)) for x in (a, b))
-        for group in (*adam_g.param_groups, *adam_d.param_groups):
-            group["lr"] = learning_rate(settings, step)
-
-        # Generators: the discriminators judge, but do not learn.
-        discriminators.requires_grad_(False)
-        warming = step < recipe.method.warm_up_iterations
-        with fabric.autocast():
-            if warming:
-                terms = cyclegan.warm_up_loss(generators, a, b)
-            else:
-                out = generator_pass(a, b)
-                terms = cyclegan.generator_loss(generators, discriminators, a, b, out, recipe)
-                if recipe.temporal.kind == "synthetic" and temporal_is_due(recipe, step):
-                    terms["temporal"] = cyclegan.temporal_loss(generators, a, out.fake_b, recipe, randomness)
-        step_g.zero_grad()
-        fabric.backward(torch.stack(list(terms.values())).sum())
-        step_g.step()
-        update_average(average, generators.ab, settings.ema_decay, step)
-
-        # Discriminators: real frames against translated ones, half of them from the pools.
-        discriminators.requires_grad_(True)
-        if not warming:
-            fake_a, fake_b = pool_a.exchange(out.fake_a), pool_b.exchange(out.fake_b)
-            with fabric.autocast():
-                terms["discriminator_a"] = cyclegan.discriminator_loss(judge_a, a, fake_a)
-                terms["discriminator_b"] = cyclegan.discriminator_loss(judge_b, b, fake_b)
-            step_d.zero_grad()
-            fabric.backward(terms["discriminator_a"] + terms["discriminator_b"])
-            step_d.step()
-
-        state.step = step + 1
-        values = {name: float(value.detach()) for name, value in terms.items()}
-        check_finite(values, state.step)
-        on_step(state.step, values)
-        if state.step % settings.log_every == 0:
-            history.write(json.dumps({"step": state.step} | values) + "\n")
-            history.flush()
-            for name, value in values.items():
-                board.add_scalar(f"loss/{name}", value, state.step)
-        last = state.step == settings.iterations
-        if last or state.step % settings.sample_every == 0:
-            write_samples(average, samples, folder, state.step, board)
-        if last or state.step % settings.checkpoint_every == 0:
-            checkpoint.save(state, folder / "checkpoints", recipe.digest, settings.keep_checkpoints)
-    history.close()
-    board.close()
-    return checkpoint.list_checkpoints(folder / "checkpoints")[-1]
-
-
-def temporal_is_due(recipe: Recipe, step: int) -> bool:
-    """Whether the consistency in time counts at this step."""
-    begun = step >= recipe.temporal.start * recipe.train.iterations
-    return begun and step % recipe.temporal.every == 0
-
-
-def check_finite(values: dict[str, float], step: int) -> None:
-    """Stops a training that has diverged, before it overwrites a good checkpoint.
-
-    Raises:
-        StreamganError: naming the loss and the step.
-    """
-    for name, value in values.items():
-        if not abs(value) < float("inf"):
-            raise StreamganError(
-                f"step {step}: the loss '{name}' is {value}; lower train.learning_rate, or use 32-true"
-            )
-
-
-def write_samples(generator: nn.Module, frames: Tensor, folder: Path, step: int, board: SummaryWriter) -> None:
-    """Saves the sample grid as a picture and to TensorBoard."""
-    grid = sample_grid(generator, frames)
-    (folder / "samples").mkdir(exist_ok=True)
-    save_image(grid, folder / "samples" / f"{step:08d}.png")
-    board.add_image("samples", grid, step)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamgan.api import UsageError
 from streamgan_training import recipe
 
 Norm = Callable[[int], nn.Module]
@@ -55,28 +57,111 @@ class ResnetBlock(nn.Module):
         return x + y
 
 
+class Blur(nn.Module):
+    """A depthwise binomial filter [1 2 1] or [1 3 3 1], with reflected edges (Zhang 2019, section 3.2)."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, size: Literal[3, 4] = 3, stride: int = 1) -> None:
+        super().__init__()
+        row = torch.tensor({3: [1.0, 2.0, 1.0], 4: [1.0, 3.0, 3.0, 1.0]}[size])
+        kernel = row[:, None] * row[None, :] / row.sum() ** 2
+        self.stride, self.channels = stride, channels
+        self.padding = (1, size - 2) * 2
+        self.register_buffer("kernel", kernel.expand(channels, 1, size, size).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H / stride, W / stride)."""
+        padded = F.pad(x, self.padding, mode="reflect")
+        return F.conv2d(padded, self.kernel.to(x.dtype), stride=self.stride, groups=self.channels)
+
+
+class BlurUp(nn.Module):
+    """Doubles the size by repeating pixels and blurs with [1 2 1]: bilinear, without its half-pixel shift."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.blur = Blur(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, 2 H, 2 W)."""
+        y: Tensor = self.blur(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return y
+
+
+def make_down(channels: int, kind: recipe.Upsampling) -> list[nn.Module]:
+    """Halves the size and doubles the channels: d*k* of Zhu et al. 2017; `antialiased`: convolve, then blur."""
+    if kind == "antialiased":
+        return [nn.Conv2d(channels, 2 * channels, 3, 1, 1, padding_mode="reflect"), Blur(2 * channels, 3, 2)]
+    return [nn.Conv2d(channels, 2 * channels, 3, 2, 1)]
+
+
+def make_up(channels: int, kind: recipe.Upsampling) -> list[nn.Module]:
+    """Doubles the size and halves the channels: u*k* of Zhu et al. 2017, or a kind without its checkerboard."""
+    if kind == "transpose":
+        return [nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1)]
+    larger = BlurUp(channels) if kind == "antialiased" else nn.Upsample(scale_factor=2.0, mode="nearest")
+    return [larger, nn.Conv2d(channels, channels // 2, 3, 1, 1, padding_mode="reflect")]
+
+
 class ResnetGenerator(nn.Module):
     """The generator of Zhu et al. 2017: c7s1-64, d128, d256, R256 × `blocks`, u128, u64, c7s1-3."""
 
-    def __init__(self, width: int = 64, blocks: int = 9, norm: Norm = nn.InstanceNorm2d) -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 9,
+        norm: Norm = nn.InstanceNorm2d,
+        upsampling: recipe.Upsampling = "transpose",
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [
             nn.Conv2d(3, width, 7, padding=3, padding_mode="reflect"), norm(width), nn.ReLU(inplace=True),
         ]  # fmt: skip
         for channels in (width, 2 * width):
-            layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1), norm(2 * channels), nn.ReLU(inplace=True)]
+            layers += [*make_down(channels, upsampling), norm(2 * channels), nn.ReLU(inplace=True)]
         layers += [ResnetBlock(4 * width, norm) for _ in range(blocks)]
         for channels in (4 * width, 2 * width):
-            layers += [
-                nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1),
-                norm(channels // 2),
-                nn.ReLU(inplace=True),
-            ]
+            layers += [*make_up(channels, upsampling), norm(channels // 2), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 4."""
+        y: Tensor = self.body(x)
+        return y
+
+
+class UnetLevel(nn.Module):
+    """One level of the U-Net of Isola et al. 2017: down, what lies below, up, beside a skip connection."""
+
+    def __init__(self, outer: int, inner: int, below: nn.Module | None, norm: Norm, dropout: float = 0.0) -> None:
+        super().__init__()
+        down: list[nn.Module] = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, 2, 1)]
+        up: list[nn.Module] = [nn.ReLU(), nn.ConvTranspose2d(inner if below is None else 2 * inner, outer, 4, 2, 1)]
+        middle = [] if below is None else [norm(inner), below]
+        self.body = nn.Sequential(*down, *middle, *up, norm(outer), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, outer, H, W) → (N, 2 * outer, H, W): the input and what this level makes of it."""
+        return torch.cat((x, self.body(x)), 1)
+
+
+class UnetGenerator(nn.Module):
+    """The U-Net of Isola et al. 2017, appendix 6.1: `levels` strided levels, 8 for pictures of 256² and more."""
+
+    def __init__(self, width: int = 64, levels: int = 8, norm: Norm = nn.InstanceNorm2d, dropout: float = 0.0) -> None:
+        super().__init__()
+        level = UnetLevel(8 * width, 8 * width, None, norm)
+        for _ in range(levels - 5):
+            level = UnetLevel(8 * width, 8 * width, level, norm, dropout)
+        for outer in (4 * width, 2 * width, width):
+            level = UnetLevel(outer, 2 * outer, level, norm)
+        first, last = nn.Conv2d(3, width, 4, 2, 1), nn.ConvTranspose2d(2 * width, 3, 4, 2, 1)
+        self.body = nn.Sequential(first, level, nn.ReLU(), last, nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 2 ** levels, and at least twice that."""
         y: Tensor = self.body(x)
         return y
 
@@ -170,7 +255,10 @@ class CompactGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 16."""
-        half = self.stem(F.pixel_unshuffle(x, 2))
+        return self.decode(x, self.stem(F.pixel_unshuffle(x, 2)))
+
+    def decode(self, x: Tensor, half: Tensor) -> Tensor:
+        """The result, of the picture and its features at half the size."""
         quarter = self.down_quarter(half)
         eighth = self.down_eighth(quarter)
         y = self.coarse(self.down_coarse(eighth))
@@ -186,6 +274,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, width: int = 64, layers: int = 3, norm: Norm = nn.InstanceNorm2d, scale: int = 1) -> None:
         super().__init__()
         self.scale = scale
+        self.smallest = 3 * 2**layers * scale
         body: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         channels = width
         for level in range(1, layers + 1):
@@ -198,29 +287,39 @@ class PatchDiscriminator(nn.Module):
         self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] → (N, 1, h, w), one verdict a patch: 1 is real, 0 is translated."""
+        """(N, 3, H, W) in [-1, 1] → (N, 1, h, w), one verdict a patch: 1 is real, 0 is translated.
+
+        Raises:
+            UsageError: if the picture is too small for so many layers.
+        """
+        if min(x.shape[-2:]) < self.smallest:
+            raise UsageError(
+                f"discriminators: a picture of {x.shape[-1]}x{x.shape[-2]} given, expected sides of at least "
+                f"{self.smallest} pixels; lower 'layers' or 'scale', or raise data.size and data.small_size"
+            )
         if self.scale > 1:
             x = F.avg_pool2d(x, self.scale)
         y: Tensor = self.body(x)
         return y
 
 
+MULTIPLE_OF: dict[recipe.GeneratorName, int] = {
+    "resnet9": 4, "resnet6": 4, "unet256": 256, "unet128": 128, "unet64": 64, "compact": 16,
+}  # fmt: skip
+"""The sides of a picture must be multiples of this, in pixels."""
+
+
 def make_generator(settings: recipe.Generator) -> nn.Module:
     """The generator that a recipe names, initialised."""
-    norm = make_norm(settings.norm)
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "resnet9": functools.partial(ResnetGenerator, settings.width, 9, norm),
-        "resnet6": functools.partial(ResnetGenerator, settings.width, 6, norm),
-        "compact": functools.partial(CompactGenerator, settings.width, norm),
+    norm, width = make_norm(settings.norm), settings.width
+    makers: dict[recipe.GeneratorName, Callable[[], nn.Module]] = {
+        "resnet9": functools.partial(ResnetGenerator, width, 9, norm, settings.upsampling),
+        "resnet6": functools.partial(ResnetGenerator, width, 6, norm, settings.upsampling),
+        "unet256": functools.partial(UnetGenerator, width, 8, norm, settings.dropout),
+        "unet128": functools.partial(UnetGenerator, width, 7, norm, settings.dropout),
+        "unet64": functools.partial(UnetGenerator, width, 6, norm, settings.dropout),
+        "compact": functools.partial(CompactGenerator, width, norm),
     }
     network = makers[settings.name]()
     initialise(network)
     return network
-
-
-def make_discriminators(settings: tuple[recipe.Discriminator, ...]) -> nn.ModuleList:
-    """The discriminators that a recipe names, initialised, in its order."""
-    networks = [PatchDiscriminator(one.width, one.layers, make_norm(one.norm), one.scale) for one in settings]
-    for network in networks:
-        initialise(network)
-    return nn.ModuleList(networks)

@@ -8,7 +8,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamgan_training import networks
-from streamgan_training.recipe import Discriminator, Generator
+from streamgan_training.augment import Augmentation
+from streamgan_training.discriminators import Discriminators
+from streamgan_training.method import Batch
+from streamgan_training.recipe import Discriminator, Generator, Upsampling
 
 
 def macs(network: nn.Module, side: int = 256) -> float:
@@ -56,6 +59,25 @@ def test_the_compact_generator_sees_the_whole_frame_and_begins_near_the_identity
 
 
 def test_scaled_discriminators_judge_a_smaller_picture() -> None:
-    full, quarter = networks.make_discriminators((Discriminator(width=4), Discriminator(width=4, scale=2)))
-    picture = torch.zeros(1, 3, 128, 128)
-    assert quarter(picture).shape[-1] < full(picture).shape[-1]
+    both = Discriminators((Discriminator(width=4), Discriminator(width=4, scale=2)), Augmentation())
+    full, quarter = both(torch.zeros(1, 3, 128, 128), Batch(0, ()), "test")
+    assert quarter.shape[-1] < full.shape[-1]
+
+
+@pytest.mark.parametrize("kind", ["transpose", "resize", "antialiased"])
+def test_every_up_sampling_keeps_the_size(kind: Upsampling) -> None:
+    network = networks.make_generator(Generator("resnet6", width=4, upsampling=kind))
+    assert network(torch.zeros(1, 3, 32, 48)).shape == (1, 3, 32, 48)
+
+
+def test_blur_keeps_a_plain_picture_and_removes_the_finest_checks() -> None:
+    blur = networks.Blur(1)
+    assert blur(torch.ones(1, 1, 8, 8)).allclose(torch.ones(1, 1, 8, 8))
+    checks = (torch.arange(8)[:, None] + torch.arange(8)[None, :]) % 2 * 2.0 - 1
+    assert blur(checks[None, None])[..., 1:-1, 1:-1].abs().max() < 1e-6
+
+
+def test_the_u_net_has_the_papers_size() -> None:
+    network = networks.make_generator(Generator("unet256"))
+    assert network(torch.zeros(1, 3, 256, 256)).shape == (1, 3, 256, 256)
+    assert weights(network) == pytest.approx(54.4e6, rel=0.01)

@@ -1,0 +1,1 @@
+"""From footage to batches: films and folders, shots and clips, crops and camera faults; and the commands about data."""

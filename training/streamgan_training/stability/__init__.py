@@ -1,0 +1,1 @@
+"""Consistency in time: terms, flow, warps, predictors, a discriminator of clips."""
