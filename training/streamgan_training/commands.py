@@ -202,12 +202,30 @@ def export(plugin_files: tuple[Path, ...], run: Path, output: Path, direction: s
     "--pair", "pairs", type=(click.Path(path_type=Path), click.Path(path_type=Path)), multiple=True,
     metavar="SOURCE OUTPUT", help="A film and its translation, as 'streamgan run' made it.",
 )  # fmt: skip
+@click.option("--labels", type=click.Path(path_type=Path), help="Several domains: a CSV file that knows true pictures.")
+@click.option(
+    "--figure", "figures", multiple=True, metavar="COLUMN",
+    help="A column of LABELS that says who is shown: pictures that agree in all of them are each other's truth.",
+)  # fmt: skip
 @click.pass_obj
 def evaluate(
-    plugin_files: tuple[Path, ...], run: Path, clips: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...]
+    plugin_files: tuple[Path, ...],
+    run: Path,
+    clips: tuple[Path, ...],
+    pairs: tuple[tuple[Path, Path], ...],
+    labels: Path | None,
+    figures: tuple[str, ...],
 ) -> None:
     """Measure RUN on its held-out frames, and flicker on clips."""
+    from streamgan_training.measuring import attributes
     from streamgan_training.measuring import evaluate as evaluating
 
-    for name, value in evaluating.evaluate(run, clips, pairs, plugin_files).items():
+    if (labels is None) != (not figures):
+        raise UsageError("--labels and --figure go together: the file, and the columns that say who is shown")
+    measured = evaluating.evaluate(run, clips, pairs, plugin_files)
+    if labels is not None:
+        truth = attributes.evaluate_attributes(run, labels, figures)
+        evaluating.add_measures(run, truth)
+        measured |= truth
+    for name, value in measured.items():
         click.echo(f"{name:60s} {value:.5g}")

@@ -74,6 +74,13 @@ def test_two_processes_compute_what_one_computes(recipe_file: Path, train: Train
     assert before.keys() == tensors(run).keys()
 
 
+def test_half_precision_stays_near_full_precision(train: Train) -> None:
+    full = losses(train("full", generator__norm="instance"))
+    half = losses(train("half", generator__norm="instance", train__precision="bf16-mixed"))
+    for one, other in zip(full, half, strict=True):
+        assert one == pytest.approx(other, rel=0.1, abs=0.02)
+
+
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     assert loop.share(6, 1, 3) == range(2, 4)
     with pytest.raises(UsageError, match="multiple of the 2 processes"):

@@ -206,6 +206,13 @@ def evaluate(
     return result
 
 
+def add_measures(run: Path, measured: dict[str, float]) -> None:
+    """Adds further measures to the ``metrics.json`` that `evaluate` wrote into a run folder."""
+    file = run / "metrics.json"
+    content = json.loads(file.read_text(encoding="utf-8")) | measured
+    checkpoint.write_whole(file, json.dumps(content, indent=1))
+
+
 def score(measured: dict[str, float]) -> float:
     """What the best checkpoint has the least of: quality times flicker.
 
