@@ -370,6 +370,8 @@ class Encoding:
     """A location whose audio and subtitles are copied beside the video, or None."""
     selection: Selection = Selection()
     """The part of `copy_from` that is wanted."""
+    audio: Literal["copy", "aac", "none"] = "copy"
+    """The audio of `copy_from`: left out if the output cannot hold it, re-encoded then, or always left out."""
 
 
 class Sink(_Resource):

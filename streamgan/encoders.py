@@ -51,7 +51,8 @@ def format_of(location: str) -> str:
     if suffix not in _FORMATS:
         given = f"ends in '{suffix}'" if suffix else "has no ending"
         what = "has no times for its frames" if suffix == ".avi" else "names no video format"
-        raise UsageError(f"{location}: {given}, which {what}; use one of {', '.join(_FORMATS)}")
+        others = "an image's (.png, .jpg, …), an animation's (.gif, .webp, .apng), or OUT/ for a folder of images"
+        raise UsageError(f"{location}: {given}, which {what}; use one of {', '.join(_FORMATS)}, {others}")
     return _FORMATS[suffix]
 
 

@@ -1,44 +1,33 @@
-"""Beside the video: the audio, subtitles, chapters and title of the input, taken over packet by packet, unchanged."""
+"""Beside the video: the audio, subtitles, attachments, chapters and tags of the input, unchanged where they fit."""
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.packet import Packet
-from av.stream import Stream
-from av.subtitles.stream import SubtitleStream
-from av.subtitles.subtitle import AssSubtitle
+from av.stream import DataStream, Stream
 
-from streamgan.api import Selection
+from streamgan import audio, subtitles
+from streamgan.api import Encoding, Selection
 from streamgan.timeline import Timeline
 
 AnyPacket: TypeAlias = "Packet[Stream]"
 
-_ASS_HEADER = b"""[Script Info]
-ScriptType: v4.00+
-[V4+ Styles]
-Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
-StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
-Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0
-[Events]
-Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
-"""
-_TEXT_SUBTITLES = ("subrip", "srt", "ass", "ssa", "webvtt", "text", "mov_text")
-_STYLING = re.compile(rb"\{\\[^}]*\}")
 _RESTART = Fraction(1, 3)
 _NOT_OURS = ("encoder", "major_brand", "minor_version", "compatible_brands")
+_WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
+_NAMES = {"matroska": "mkv", "mpegts": "ts"}
 
 
 class Companion:
     """The streams of an input that travel beside its translated video. Used by one thread."""
 
-    def __init__(self, location: str, output: OutputContainer, selection: Selection) -> None:
+    def __init__(self, location: str, output: OutputContainer, encoding: Encoding) -> None:
         """Opens the input and adds its streams to an output whose header is not written yet.
 
         Raises:
@@ -46,28 +35,33 @@ class Companion:
         """
         name = location if "://" in location else f"file:{location}"
         self._input = av.open(name, "r", metadata_errors="replace")
-        self._output, self._selection = output, selection
+        self._output, self._selection, self._audio = output, encoding.selection, encoding.audio
         self._origin = Fraction(0)
         # An encoder's priming lies before 0. MP4 keeps it; Matroska only if its source says how long it is, and would
         # else move all streams, the video too.
         keeping = {"mp4": True, "mov": True, "matroska": "matroska" in self._input.format.name}
         self._keeps_negative = keeping.get(output.format.name, False)
         self._targets: dict[int, Stream] = {}
+        self._recoders: dict[int, audio.Recoder] = {}
+        self._texts: dict[int, str] = {}
         self._timelines: dict[int, Timeline] = {}
         self._held: AnyPacket | None = None
         self.notes: list[str] = []
-        """Streams that the output cannot hold, one line each."""
+        """What the output has not, or not as it was, one line each."""
         for stream in self._input.streams:
-            if stream.type in ("audio", "subtitle", "attachment"):
+            if stream.type in ("audio", "subtitle", "attachment", "data"):
                 self._take(stream)
         self._packets = self._read()
-        _copy_tags(self._input, output, selection)
+        output.metadata.update({key: value for key, value in self._input.metadata.items() if key not in _NOT_OURS})
+        if self._selection == Selection():
+            self._take_chapters()
 
     def begin(self, origin: Fraction) -> None:
         """Says which time of the input, in seconds, is 0 in the output; called once, before `advance`."""
         self._origin = origin
-        start = self._selection.start
-        if start and self._targets:
+        if self._selection != Selection():
+            self._take_chapters()
+        if self._selection.start and self._targets:
             self._input.seek(int(origin * av.time_base))
 
     def advance(self, until: Fraction | None) -> None:
@@ -79,6 +73,8 @@ class Companion:
                 return
             self._held = None
             self._write(packet, begins)
+        if until is None:
+            self._finish()
 
     def close(self) -> None:
         """Closes the input."""
@@ -86,12 +82,11 @@ class Companion:
 
     def _take(self, stream: Stream) -> None:
         """Adds one stream to the output, or notes why not."""
+        if (stream.type == "audio" and self._audio == "none") or self._is_chapter_track(stream):
+            return
         target = self._add(stream)
         if target is None:
-            context = stream.codec_context
-            name = context.name if context else stream.metadata.get("filename", "unknown codec")
-            what = f"{stream.type} stream {stream.index} ({name})"
-            self.notes.append(f"{what} was left out: {self._kind()} cannot hold it")
+            self.notes.append(f"{_words(stream)} was left out: {self._reason(stream)}")
             return
         if stream.type == "attachment":
             return
@@ -100,31 +95,55 @@ class Companion:
         self._targets[stream.index] = target
         self._timelines[stream.index] = Timeline(restart=int(_RESTART / (stream.time_base or 1)))
 
+    def _is_chapter_track(self, stream: Stream) -> bool:
+        """Whether a stream of an MP4 holds nothing but the titles of its chapters, which are taken over as such."""
+        return isinstance(stream, DataStream) and stream.name == "bin_data" and bool(self._input.chapters())
+
+    def _reason(self, stream: Stream) -> str:
+        """Why a stream is left out."""
+        if stream.type == "data":
+            return "data streams are not copied"
+        if stream.type != "attachment" and stream.codec_context is None:
+            return "FFmpeg does not know its codec"
+        refusal = f"{self._kind()} cannot hold it"
+        if stream.type == "audio" and self._audio == "copy":
+            return f"{refusal} (--audio aac re-encodes it)"
+        if stream.type == "attachment":
+            return f"{refusal} (mkv can)"
+        return refusal
+
     def _kind(self) -> str:
         """The output's format, for people."""
-        return "mkv" if self._output.format.name == "matroska" else self._output.format.name
+        return _NAMES.get(self._output.format.name, self._output.format.name)
 
     def _add(self, stream: Stream) -> Stream | None:
-        """The output's stream for one of the input's; MP4 knows only its own text subtitles."""
-        if stream.type == "attachment" and self._output.format.name == "matroska":
-            return self._output.add_stream_from_template(stream)
-        if stream.codec_context is None:
+        """The output's stream for one of the input's, or None."""
+        container = self._output.format.name
+        if stream.type == "attachment":
+            return self._output.add_stream_from_template(stream) if container == "matroska" else None
+        if stream.type == "data" or stream.codec_context is None:
             return None
-        mp4 = self._output.format.name in ("mp4", "mov")
-        if mp4 and stream.type == "subtitle" and stream.codec_context.name != "mov_text":
-            return self._add_text() if stream.codec_context.name in _TEXT_SUBTITLES else None
-        try:
-            return self._output.add_stream_from_template(stream)
-        except (ValueError, av.error.FFmpegError):
-            return None
+        codec = stream.codec_context.codec.canonical_name
+        held = audio.held if stream.type == "audio" else subtitles.held
+        if held(codec, container):
+            try:
+                return self._output.add_stream_from_template(stream)
+            except (ValueError, av.error.FFmpegError):
+                pass
+        if stream.type == "subtitle":
+            self._texts[stream.index] = subtitles.OWN.get(container, "")
+            return subtitles.add(self._output, codec)
+        return self._add_recoded(stream) if self._audio == "aac" else None
 
-    def _add_text(self) -> SubtitleStream:
-        """A stream of MP4's own text subtitles."""
-        target = self._output.add_stream("mov_text")
-        assert isinstance(target, SubtitleStream)
-        target.codec_context.subtitle_header = _ASS_HEADER
-        target.time_base = Fraction(1, 1000)
-        return target
+    def _add_recoded(self, stream: Stream) -> Stream | None:
+        """A stream for audio that is encoded anew."""
+        if not isinstance(stream, AudioStream) or not stream.rate or not stream.channels:
+            return None
+        recoder = audio.Recoder(stream, self._output)
+        self._recoders[stream.index] = recoder
+        codec = recoder.codec.removeprefix("lib")
+        self.notes.append(f"{_words(stream)} was re-encoded as {codec}: {self._kind()} cannot hold it")
+        return recoder.target
 
     def _read(self) -> Iterator[AnyPacket]:
         """Packets of the streams that are kept, up to the end of the selection or of what can be read."""
@@ -148,12 +167,12 @@ class Companion:
         """Moves one packet in time and hands it to the output."""
         index = packet.stream_index
         ends = begins + (packet.duration or 0) * packet.time_base
+        recoder = self._recoders.get(index)
         before = begins < self._origin if self._selection.start else ends <= 0 and not self._keeps_negative
-        if before:
+        if before and recoder is None:  # a decoder likes what comes before the first sample wanted
             return
-        source, target = self._input.streams[index], self._targets[index]
-        if target.codec_context.name == "mov_text" and source.codec_context.name != "mov_text":
-            text = _as_mov_text(packet)
+        if index in self._texts:
+            text = subtitles.converted(packet, self._texts[index])
             if text is None:
                 return
             packet = text
@@ -163,33 +182,60 @@ class Companion:
         placed = self._timelines[index].place(dts - shift, packet.duration or 0)
         packet.pts = placed + (0 if packet.pts is None else packet.pts - dts)
         packet.dts = placed
-        packet.stream = target
+        if recoder is not None:
+            self._output.mux(list(recoder.encode(packet)))
+            return
+        packet.stream = self._targets[index]
         self._output.mux(packet)
+
+    def _finish(self) -> None:
+        """Writes what the encoders of audio still hold."""
+        for index, recoder in self._recoders.items():
+            self._output.mux(list(recoder.encode(None)))
+            if recoder.damaged:
+                self.notes.append(f"{recoder.damaged} damaged packets of audio stream {index} were skipped")
+        self._recoders = {}
+
+    def _take_chapters(self) -> None:
+        """Takes over the chapters, of a cut film those within it."""
+        end = self._selection.end
+        stop = None if end is None else self._start_time() + end
+        kept = _cut(self._input.chapters(), self._origin if self._selection.start else Fraction(0), stop)
+        if kept and self._output.format.name not in _WITH_CHAPTERS:
+            words = "1 chapter was" if len(kept) == 1 else f"{len(kept)} chapters were"
+            self.notes.append(f"{words} left out: {self._kind()} cannot hold chapters")
+        elif kept:
+            self._output.set_chapters(kept)
+
+
+def _cut(chapters: list[Any], origin: Fraction, stop: Fraction | None) -> list[Any]:
+    """The chapters that overlap a part of a film, on the part's clock.
+
+    Args:
+        chapters: as PyAV has them: mappings with start, end and time_base.
+        origin: the time that becomes 0, in seconds.
+        stop: where the part ends, in seconds; None for the end of the film.
+    """
+    kept = []
+    for chapter in chapters:
+        tick = chapter["time_base"]
+        start, end = chapter["start"] * tick, chapter["end"] * tick
+        if (stop is not None and start >= stop) or end <= origin:
+            continue
+        first, last = max(start, origin) - origin, (end if stop is None else min(end, stop)) - origin
+        kept.append({**chapter, "start": round(first / tick), "end": round(last / tick)})
+    return kept
+
+
+def _words(stream: Stream) -> str:
+    """A stream for people: its kind, its number, its codec or its name."""
+    context = stream.codec_context
+    known = stream.name if isinstance(stream, DataStream) else None
+    name = context.name if context else stream.metadata.get("filename") or known or "unknown codec"
+    return f"{stream.type} stream {stream.index} ({name})"
 
 
 def _begins(packet: AnyPacket) -> Fraction:
     """When a packet begins, in seconds of the input's clock."""
     ticks = packet.pts if packet.dts is None else packet.dts
     return (ticks or 0) * packet.time_base
-
-
-def _as_mov_text(packet: AnyPacket) -> AnyPacket | None:
-    """A text subtitle in MP4's form (a length, then UTF-8), without markup; None if it shows nothing."""
-    try:
-        texts = [each.dialogue for each in packet.decode() if isinstance(each, AssSubtitle)]
-    except av.error.FFmpegError:
-        return None
-    text = _STYLING.sub(b"", b"\n".join(texts)).replace(b"\\N", b"\n")
-    if not text:
-        return None
-    rewritten: AnyPacket = Packet(struct.pack(">H", len(text)) + text)
-    rewritten.time_base = packet.time_base
-    rewritten.pts, rewritten.dts, rewritten.duration = packet.pts, packet.pts, packet.duration
-    return rewritten
-
-
-def _copy_tags(source: InputContainer, output: OutputContainer, selection: Selection) -> None:
-    """Takes over the title and the like, and of an uncut film the chapters."""
-    output.metadata.update({key: value for key, value in source.metadata.items() if key not in _NOT_OURS})
-    if selection == Selection():
-        output.set_chapters(source.chapters())

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import cv2
@@ -19,6 +20,7 @@ import cv2
 from streamgan.api import Frame, StreamganError, VideoInfo
 from streamgan.plan import Budget, Plan, Request, build, open_sink, open_source
 from streamgan.plugins import held
+from streamgan.record import Report, write
 from streamgan.stage import TranslateStage
 
 __all__ = ["Budget", "Interrupted", "Plan", "Progress", "Report", "Request", "build", "run"]
@@ -57,30 +59,6 @@ class Progress:
     """Since the start."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a run did."""
-
-    output: str
-    frames: int
-    seconds: float
-    """From start to end."""
-    busy: dict[str, float]
-    """Seconds that each stage worked, without waiting for the others; they overlap."""
-    notes: tuple[str, ...] = ()
-    """What the user should know, such as streams that could not be kept."""
-
-    @property
-    def fps(self) -> float:
-        """Frames per second, end to end."""
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    @property
-    def bottleneck(self) -> str:
-        """The stage that worked longest."""
-        return max(self.busy, key=lambda stage: self.busy[stage])
-
-
 def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Report:
     """Does what a plan says.
 
@@ -91,6 +69,7 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Re
     Raises:
         StreamganError: the first error of any stage; nothing is left behind then.
         Interrupted: on Ctrl-C, with how far it came.
+        SinkError: also if the record that the request asks for cannot be written; the output is complete then.
     """
     cv2.setNumThreads(plan.budget.translate)
     film = _Film(plan)
@@ -112,7 +91,10 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Re
     seconds = time.perf_counter() - began
     if on_progress is not None:
         on_progress(Progress(film.frames, film.frames, seconds))
-    return Report(plan.output, film.frames, seconds, film.busy, tuple(film.notes))
+    report = Report(plan.output, film.frames, seconds, film.busy, tuple(film.notes), film.decoded)
+    if plan.request.report is not None:
+        write(Path(plan.request.report), plan, report)
+    return report
 
 
 def _settle(futures: list[Future[None]]) -> bool:
@@ -145,7 +127,7 @@ class _Film:
         self._plan = plan
         self.stop = threading.Event()
         self.interrupted = self.completed = False
-        self.frames = 0
+        self.frames = self.decoded = 0
         self.total = None if plan.info is None else plan.info.frame_count
         self.busy = dict.fromkeys(STAGES, 0.0)
         self.notes: list[str] = []
@@ -162,6 +144,7 @@ class _Film:
             size, batch = max(1, self._plan.translator.batch), list[Frame]()
             for frame in self._timed("decode", source.frames()):
                 batch.append(frame)
+                self.decoded += 1
                 if len(batch) == size:
                     self._put(self._decoded, batch)
                     batch = []

@@ -7,14 +7,29 @@ import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_type_hints
 
-from streamgan import settings
-from streamgan.api import Backend, Encoding, Selection, Sink, Source, SourceError, Translator, UsageError, VideoInfo
+from streamgan import images, settings
+from streamgan.animations import AnimationSink
+from streamgan.api import (
+    Backend,
+    Encoding,
+    Selection,
+    Sink,
+    SinkError,
+    Source,
+    SourceError,
+    Translator,
+    UsageError,
+    VideoInfo,
+)
 from streamgan.backends import choose
 from streamgan.plugins import Provided, Registry, blamed, held
 from streamgan.preset import Preset
 from streamgan.sources import VideoFile
+
+_PICTURES = (images.ImageSink, AnimationSink)
+"""Sinks that have no use for a codec."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Request:
     preset: str
     """Name of a preset, or the path of its YAML file."""
     output: str | None = None
-    """Path or URL to write; None for ``INPUT.PRESET.mp4`` beside the input."""
+    """Path or URL to write; None for ``INPUT.PRESET.mp4`` beside the input, or as `images.default_output` says."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options of the translator, over those of the preset."""
     strength: float | None = None
@@ -47,8 +62,12 @@ class Request:
     """Constant rate factor of the encoder: the lower the better."""
     encoder_preset: str | None = None
     """Effort of the encoder."""
+    audio: Literal["copy", "aac", "none"] = "copy"
+    """What becomes of the audio; see `Encoding`."""
     overwrite: bool = False
     """Whether an existing output may be replaced."""
+    report: str | None = None
+    """Path of a JSON file to write the record of the run to; None for none."""
     compare: bool = False
     """Whether the source is put beside the translation."""
     threads: int | None = None
@@ -65,6 +84,8 @@ class Request:
         for name in fields:
             if name not in known:
                 raise UsageError(f"run: no option '{name}'{settings.nearest(name, known)}")
+        if fields.get("audio", "copy") not in get_args(get_type_hints(Encoding)["audio"]):
+            raise UsageError(f"audio: {fields['audio']!r} given, expected copy, aac or none")
         for name in ("start", "end"):
             if fields.get(name) is not None:
                 fields[name] = _seconds(name, fields[name])
@@ -120,7 +141,9 @@ class Plan:
             "translator": f"{self.preset.translator} {_option_words(self.options)}".strip(),
             "strength": f"{self.strength:g}",
             "backend": f"{self.backend_name} ({self.backend_reason})",
-            "output": f"{self.output} ({encoding.codec}, {quality})",
+            "output": self.output + ("" if self.sink in _PICTURES else f" ({encoding.codec}, {quality})"),
+            "audio": {"aac": "re-encoded if it does not fit", "none": "left out"}.get(encoding.audio),
+            "record": self.request.report,
             "threads": f"decode {self.budget.decode}, translate {self.budget.translate}, encode {self.budget.encode}",
         }
         return "\n".join(f"{key:<11}{value}" for key, value in rows.items() if value is not None)
@@ -143,6 +166,7 @@ def build(request: Request, registry: Registry) -> Plan:
     if not request.input or request.output == "":
         raise UsageError(f"{'-o' if request.input else 'INPUT'}: is empty; name a file or a URL")
     selection = _selection(request)
+    _check_report(request)
     preset = Preset.load(registry.preset_path(request.preset))
     translator = registry.translator(preset.translator)
     backends: dict[str, type[Backend]] = {name: provided.value for name, provided in registry.backends.items()}
@@ -151,6 +175,7 @@ def build(request: Request, registry: Registry) -> Plan:
     backend_name, backend, reason = choose(backends, request.backend)
     source: type[Source] = _accepting(registry.sources, request.input, "input")
     output = _default_output(request, source) if request.output is None else request.output
+    images.refuse_own_input(request.input, output)
     sink: type[Sink] = _accepting(registry.sinks, output, "output")
     budget = Budget.of(request.threads)
     plan = Plan(
@@ -250,15 +275,17 @@ def _where(preset: Preset) -> str:
 
 
 def _default_output(request: Request, source: type[Source]) -> str:
-    """``INPUT.PRESET.mp4`` beside the input."""
+    """``INPUT.PRESET.mp4`` beside the input; for images, more images."""
     path = Path(request.input)
+    name = Path(request.preset).stem if "/" in request.preset else request.preset.removesuffix(".yaml")
+    if source is images.ImageFiles:
+        return images.default_output(request.input, name)
     if source.live or "://" in request.input:
         raise UsageError(f"{request.input}: is no file, so the output needs a name; give one with -o")
     if not os.path.exists(path):  # unlike Path.exists, False for a name that is too long
         raise SourceError(f"{request.input}: no such file")
     if not path.name or (source is VideoFile and path.is_dir()):
         raise SourceError(f"{request.input}: a folder, not a video file")
-    name = Path(request.preset).stem if "/" in request.preset else request.preset.removesuffix(".yaml")
     return str(path.with_name(f"{path.stem}.{name}.mp4"))
 
 
@@ -272,7 +299,28 @@ def _encoding(request: Request, source: type[Source], selection: Selection, budg
         overwrite=request.overwrite,
         copy_from=None if source.live or not os.path.isfile(request.input) else request.input,
         selection=selection,
+        audio=request.audio,
     )
+
+
+def _check_report(request: Request) -> None:
+    """Refuses a record that must not or cannot be written, before any work is done."""
+    path, given = Path(request.report or ""), f"--report {request.report}"
+    if request.report is None:
+        return
+    if path.suffix.lower() != ".json":  # so it is never the input nor the output
+        raise UsageError(f"{given}: expected a name that ends in .json")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise SinkError(f"{given}: cannot be written ({error.strerror})") from None
+    else:
+        if not request.overwrite:
+            raise UsageError(f"{given}: exists already; use --overwrite to replace it, or another name")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise SinkError(f"{given}: cannot be written; choose a file in a folder that exists and takes files")
 
 
 def _color_words(info: VideoInfo) -> str:

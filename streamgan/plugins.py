@@ -28,9 +28,10 @@ from streamgan.settings import nearest
 
 GROUP = "streamgan"
 """The entry-point group, and the name of the pluggy project."""
-BUILT_IN = tuple(f"streamgan.{name}" for name in ("sources", "sinks", "translate", "backends", "preset"))
-"""The modules of streamgan that bring something through the hooks."""
-BUILT_IN_COMMANDS = ("run", "live", "presets", "plugins", "doctor", "bench")
+_BRINGING = ("images", "animations", "sources", "sinks", "translate", "backends", "preset")
+BUILT_IN = tuple(f"streamgan.{name}" for name in _BRINGING)
+"""The modules of streamgan that bring something through the hooks, in the order in which they are asked."""
+BUILT_IN_COMMANDS = ("run", "live", "presets", "plugins", "doctor", "bench", "show")
 """Names of commands that no plugin can take."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """Names of all hooks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +22,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streamgan import color, encoders
-from streamgan.api import Encoding, Frame, Sink, SinkError, UsageError, VideoInfo, hookimpl
+from streamgan.api import Encoding, Frame, Sink, SinkError, VideoInfo, hookimpl
 from streamgan.muxing import Companion
+from streamgan.outputs import check_target, partial_name, publish
 
 DEFAULT = Encoding()
 """H.264 with nothing beside it."""
@@ -52,7 +52,7 @@ class VideoFileSink(Sink):
         self._format = encoders.format_of(location)
         encoders.check(location, encoding)
         if not self._network:
-            _check_target(Path(location), encoding)
+            check_target(Path(location), encoding)
         self._partial: Path | None = None
         self._container: OutputContainer | None = None
         self._companion: Companion | None = None
@@ -73,7 +73,7 @@ class VideoFileSink(Sink):
             SinkError: if the output or its encoder cannot be opened.
         """
         self._color = info.color
-        self._partial = None if self._network else _partial_name(Path(self._location))
+        self._partial = None if self._network else partial_name(Path(self._location))
         with self._failures(f"; does {self._encoding.codec} take {info.width}x{info.height} pixels?"):
             self._container = av.open(
                 self._location if self._partial is None else f"file:{self._partial}",
@@ -83,8 +83,7 @@ class VideoFileSink(Sink):
             )
             self._stream = self._add_video(self._container, info)
             if self._encoding.copy_from is not None:
-                source, selection = self._encoding.copy_from, self._encoding.selection
-                self._companion = Companion(source, self._container, selection)
+                self._companion = Companion(self._encoding.copy_from, self._container, self._encoding)
             self._container.start_encoding()
 
     def write(self, frame: Frame) -> None:
@@ -123,7 +122,7 @@ class VideoFileSink(Sink):
                     self._companion.advance(None)
                 self._container.close()
                 if self._partial is not None:
-                    _publish(self._partial, Path(self._location), self._encoding.overwrite)
+                    publish(self._partial, Path(self._location), self._encoding.overwrite)
             self._container = None
         finally:
             self.abort()
@@ -191,46 +190,6 @@ class VideoFileSink(Sink):
             reason = getattr(error, "strerror", None) or str(error)
             reason += doubt if isinstance(error, av.error.ArgumentError) else ""
             raise SinkError(f"{self._location}: cannot be written ({reason})") from None
-
-
-def _check_target(path: Path, encoding: Encoding) -> None:
-    """Refuses a file that must not or cannot be written, before any work is done."""
-    source = Path(encoding.copy_from or "")
-    try:
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise SinkError(f"{path}: cannot be written ({error.strerror}); use -o for another name") from None
-    if path.is_file() and source.is_file() and path.samefile(source):
-        raise UsageError(f"{path}: is the input itself; give the output another name with -o")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file with -o")
-    if path.exists() and not encoding.overwrite:
-        raise UsageError(f"{path}: exists already; use --overwrite to replace it, or -o for another name")
-    if not path.parent.is_dir():
-        fault = f"{path.parent} is not a folder" if path.parent.exists() else f"the folder {path.parent} does not exist"
-        raise SinkError(f"{path}: {fault}; create it first, or use -o for another place")
-    if not os.access(path.parent, os.W_OK):
-        raise SinkError(f"{path}: the folder {path.parent} cannot be written to; use -o for another place")
-
-
-def _publish(partial: Path, path: Path, overwrite: bool) -> None:
-    """Gives a complete file its name; a file that has appeared there meanwhile is kept unless it may be replaced."""
-    if not overwrite:
-        try:
-            return os.link(partial, path)  # unlike a rename, it never replaces; the first name goes with `abort`
-        except OSError as error:  # some file systems have no links
-            if isinstance(error, FileExistsError) or path.exists():
-                fault = "was made by another program meanwhile; nothing was replaced"
-                raise SinkError(f"{path}: {fault}; use --overwrite, or -o for another name") from None
-    partial.replace(path)
-
-
-def _partial_name(path: Path) -> Path:
-    """A hidden name beside `path`, so that the final rename stays on one disk."""
-    stem = path.stem[:40]  # a name may have 255 bytes, a letter up to 4
-    return path.with_name(f".{stem}.partial-{secrets.token_hex(4)}{path.suffix}")
 
 
 class NullSink(Sink):

@@ -30,6 +30,8 @@ WHOLE = Selection()
 """From beginning to end."""
 _FASTEST, _PATIENCE, _RESTART = 500, 10.0, Fraction(1, 3)
 _MICROSECOND = Fraction(1, 1_000_000)
+_FILM = 5
+"""Frames from which on a stream counts as a film, not as stills that a camera put beside it."""
 
 
 class VideoFile(Source):
@@ -72,7 +74,9 @@ class VideoFile(Source):
         Raises:
             SourceError: if nothing can be decoded, or nothing lies within the selection.
         """
-        yield from self._start().frames()
+        reader = self._start()
+        self.notes.extend(_other_videos(self._container, self._stream))
+        yield from reader.frames()
 
     def _start(self) -> _Reader:
         """The reader, made on first use so that `threads` can be set before."""
@@ -239,14 +243,26 @@ def _check_file(location: str) -> None:
 
 
 def _best_video(container: InputContainer, location: str) -> VideoStream:
-    """The largest stream of moving pictures; cover art is not one."""
+    """The largest stream of moving pictures; cover art is not one, and a few stills beside a film are not the film."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     streams = [s for s in streams if s.codec_context is not None]
     if not streams:
         found = ", ".join(stream.type for stream in container.streams) or "nothing"
         cover = " (a cover picture is no video)" if container.streams.video else ""
         raise SourceError(f"{location}: no video in this file{cover}; found: {found}")
-    return max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
+    return max(streams, key=lambda s: (min(s.frames or _FILM, _FILM), s.codec_context.width * s.codec_context.height))
+
+
+def _other_videos(container: InputContainer, chosen: VideoStream) -> Iterator[str]:
+    """One line for each video stream that is not translated."""
+    for stream in container.streams.video:
+        codec = stream.codec_context.name if stream.codec_context else "unknown codec"
+        if stream.index == chosen.index:
+            continue
+        if stream.disposition & Disposition.attached_pic:
+            yield f"cover picture {stream.index} ({codec}) was left out"
+        else:
+            yield f"video stream {stream.index} ({codec}) was left out: only stream {chosen.index} is translated"
 
 
 def _length(container: InputContainer, stream: VideoStream) -> Fraction | None:

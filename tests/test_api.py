@@ -16,7 +16,7 @@ SURFACE = {
     "BackendError": "1",
     "Color": "matrix primaries transfer full_range guessed",
     "Context": "info load_model threads",
-    "Encoding": "codec crf preset threads overwrite copy_from selection",
+    "Encoding": "codec crf preset threads overwrite copy_from selection audio",
     "Frame": "image pts time_base duration captured_at time",
     "Images": "GenericAlias",
     "ModelError": "1",

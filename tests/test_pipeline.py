@@ -203,6 +203,7 @@ def test_the_plan_says_everything(
         ({"backend": "abacus"}, api.StreamganError, "abacus"),
         ({"start": "noon"}, api.UsageError, "start: 'noon' given, expected a number of seconds"),
         ({"end": float("inf")}, api.UsageError, "end: inf given"),
+        ({"audio": "mp3"}, api.UsageError, "audio: 'mp3' given, expected copy, aac or none"),
         ({"sise": 1}, api.UsageError, "no option 'sise'.*size"),
     ],
 )

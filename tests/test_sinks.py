@@ -168,7 +168,7 @@ def test_a_stream_that_does_not_fit_is_named(make_clip: MakeClip, tmp_path: Path
         sink.open(frames.info)
         for frame in frames.frames():
             sink.write(frame)
-    assert sink.notes == ["audio stream 1 (aac) was left out: webm cannot hold it"]
+    assert sink.notes == ["audio stream 1 (aac) was left out: webm cannot hold it (--audio aac re-encodes it)"]
 
 
 def test_refusals_come_before_any_work(make_clip: MakeClip, tmp_path: Path) -> None:

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="OUT", help="File to write; INPUT.PRESET.mp4 beside the input by default.")
 @options.translation
 @options.encoding
+@click.option(
+    "--audio",
+    type=click.Choice(["copy", "aac", "none"]),
+    default="copy",
+    show_default=True,
+    help="What the output cannot hold is left out (copy) or re-encoded (aac, Opus in webm); none leaves all out.",
+)
 @click.option("--start", type=options.Time(), help="First time wanted: seconds, or HH:MM:SS.mmm.")
 @click.option("--end", type=options.Time(), help="Time to stop at: seconds, or HH:MM:SS.mmm.")
 @click.option("--compare", is_flag=True, help="Put the source beside the translation.")
+@click.option("--report", metavar="FILE.json", help="Write a record of the run; streamgan show prints it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option("-v", "--verbose", is_flag=True, help="Print what will be done, then do it.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
