@@ -83,6 +83,8 @@ def describe(trained: Trained, model: FrameModel, direction: str, run: Path) -> 
     given = recipe.card.direction if direction == trained.method.directions[0] else ""
     metrics_file = run / "metrics.json"
     measured = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.is_file() else {}
+    if measured.get("step", trained.step) != trained.step:
+        measured = {}  # of another checkpoint
     return ModelCard(
         name=recipe.name,
         method=recipe.method.name,
@@ -147,11 +149,8 @@ def write_graph(model: FrameModel, path: Path, size: SizeRule, domains: int = 0)
 def gate_frames(recipe: Recipe, size: SizeRule, domain: int) -> list[Image]:
     """Real frames of a domain for the gate, cut to the size rule: four ``(1, H, W, 3)`` uint8 RGB."""
     footages = [*recipe.data.domains.values()][domain]
-    sets = data.load_domain(footages, dataclasses.replace(recipe.data, cache_gigabytes=0), lambda _: None)
-    places = [(one, index) for one in sets for index in range(len(one))]
     frames = []
-    for one, index in places[:: max(1, len(places) // 4)][:4]:
-        image = one.image(index)
+    for image in data.some_images(footages, recipe.data, 4):
         height, width = (max(1, side // size.multiple_of) * size.multiple_of for side in image.shape[1:])
         frames.append(VF.center_crop(image, [height, width]).permute(1, 2, 0).unsqueeze(0).numpy())
     return frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import os
@@ -184,6 +185,23 @@ def play(
     yield from consistency.turns(directions, batch)
 
 
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Says what to do where a GPU's memory is not enough.
+
+    Raises:
+        StreamganError: in place of torch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+        raise StreamganError(
+            f"not enough memory ({reason}); set train.micro_batch to 1, or lower train.batch or data.size"
+        ) from None
+
+
+@enough_memory()
 def play_turn(
     plays: list[Iterator[Turn]],
     parts: list[Batch],
@@ -298,6 +316,8 @@ def check_losses(losses: dict[str, Tensor], step: int) -> None:
     Raises:
         StreamganError: naming the loss and the step.
     """
+    if bool((torch.stack(list(losses.values())).abs() < EXPLODED).all()):  # one wait for the device, not one a loss
+        return
     for name, value in losses.items():
         if not abs(float(value)) < EXPLODED:
             raise StreamganError(

@@ -298,6 +298,12 @@ def _check(recipe: Recipe, path: Path) -> None:
         )
     if recipe.terms.paired and not recipe.data.paired:
         raise PresetError(f"{path}: terms.paired: {recipe.terms.paired} given, but data.paired is not set to true")
+    if recipe.data.paired and recipe.method_class.mixed:
+        raise PresetError(f"{path}: data.paired: true given, but {recipe.method.name} draws from all domains at once")
+    smallest = min(*recipe.data.size, *(recipe.data.small_size or recipe.data.size))
+    if recipe.terms.exposure and recipe.terms.exposure_region > smallest:
+        words = f"{path}: terms.exposure_region: {recipe.terms.exposure_region} given"
+        raise PresetError(f"{words}, expected at most the side of a crop, {smallest}")
     if not recipe.discriminators:
         raise PresetError(f"{path}: discriminators: none given, expected at least one, such as {{layers: 3}}")
     for name, footages in recipe.data.domains.items():

@@ -48,6 +48,7 @@ def test_a_dry_run_prints_every_value_and_counts_the_images(
         (["train", "tiny.yaml", "--set", "data.tree=."], "expected one of domains, tree and labels"),
         (["train", "tiny.yaml", "--set", "data.jitter.drak={hue: 0.1}"], "did you mean 'dark'"),
         (["train", "tiny.yaml", "--set", "temporal.kind=flow"], "consecutive frames"),
+        (["train", "tiny.yaml", "--set", "terms.exposure_region=64"], "at most the side of a crop, 32"),
         (["train", "tiny.yaml", "--set", "data.domains.bright=[{path: .., exclude: ['*']}]"], "no image is left"),
     ],
 )

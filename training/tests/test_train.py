@@ -94,6 +94,15 @@ def test_gradients_that_run_away_stop_the_run() -> None:
         assert raised.value.exit_code == 1
 
 
+def test_a_full_gpu_says_what_to_lower(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(loop, "add_up", full)
+    with pytest.raises(StreamganError, match=r"CUDA out of memory\); set train.micro_batch"):
+        train("full")
+
+
 def test_a_diverging_run_keeps_its_last_good_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     real = loop.add_up
 

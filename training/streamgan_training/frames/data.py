@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as VF
@@ -153,14 +154,21 @@ def read_image(path: Path, short_side: int) -> Tensor:
     try:
         with Image.open(path) as file:
             file.draft("RGB", (2 * short_side, 2 * short_side))
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            picture = _eight_bit(ImageOps.exif_transpose(file)).convert("RGB")
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
         raise SourceError(f"{path}: not a whole image ({error})") from None
     size = film.reduced_size(picture.size, short_side)
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     pixels: Tensor = VF.pil_to_tensor(picture)
     return pixels
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8: Pillow's own conversion makes all but the darkest 256 of its 65536 steps white."""
+    if not picture.mode.startswith("I;16"):
+        return picture
+    return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
 
 
 def load_images(footage: Footage, data: Data, cache_bytes: int, warn: Warn, held_out: bool = False) -> ImageSet:
@@ -240,3 +248,18 @@ def load_domain(
         budget -= sum(image.nbytes for image in images.cache.values())
         sets.append(images)
     return [one for one in sets if len(one)]
+
+
+def some_images(footages: Sequence[Footage], data: Data, count: int) -> list[Tensor]:
+    """A few pictures of a domain, spread over it, without reading the others: each ``(3, H, W)`` uint8 RGB.
+
+    Raises:
+        UsageError: if there is none; SourceError if one of them is broken.
+    """
+    paths = [path for footage in footages if not is_film(footage) for path in list_images(footage)]
+    if paths:
+        return [read_image(paths[number * len(paths) // count], data.load_short_side) for number in range(count)]
+    films = [load_films(footage, data, 0, lambda _: None) for footage in footages]
+    places = [(one, index) for one in films for index in range(len(one))]
+    chosen = [places[number * len(places) // count] for number in range(count)]
+    return [one.image(index) for one, index in chosen]
