@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("input")
-@click.option("-o", "--output", metavar="OUT", help="File to write; INPUT.PRESET.mp4 beside the input by default.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="What to write; beside the input by default: film.PRESET.mp4, photo.PRESET.jpg, shots.PRESET/.",
+)
 @options.translation
 @options.encoding
 @click.option(
@@ -47,7 +52,7 @@ def command(
     end: Fraction | None,
     **given: Any,
 ) -> None:
-    """Translate the video INPUT, a file or a URL.
+    """Translate INPUT: a film, a URL, an image, a folder of images or a quoted pattern.
 
     Audio and subtitles are copied, and every frame keeps its time. The output appears under its name when it is
     complete.
