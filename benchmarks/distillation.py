@@ -29,7 +29,7 @@ def main(run: Path, size: tuple[int, int]) -> None:
     method = trained.method
     if not isinstance(method, Distillation):
         raise click.UsageError(f"{run}: the method is {trained.recipe.method.name}, expected distillation")
-    checkpoint.load_module(method.teacher, "teacher", checkpoint.newest(run))
+    checkpoint.load_module(method.teacher.generators, "teacher", checkpoint.newest(run))
     source, target = Evaluation(trained.recipe).frames.values()
     models = {"student": trained.model(), "teacher": FrameModel(method.teacher.eval().generators.ab)}
     made = {name: translate(model, source) for name, model in models.items()}

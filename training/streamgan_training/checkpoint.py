@@ -188,7 +188,9 @@ def load_module(module: nn.Module, name: str, folder: Path) -> None:
             keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - not a dict
             module.load_state_dict({key.removeprefix(prefix): file.get_tensor(key) for key in keys})
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{folder}: no such checkpoint, or not of this recipe ({error})") from None
+        reason = " ".join(str(error).split())  # torch names every single weight
+        short = reason if len(reason) <= 200 else f"{reason[:200]} …"
+        raise ModelError(f"{folder}: no such checkpoint, or not of this recipe ({short})") from None
 
 
 def interpolate(run: Path, other: Path, weight: float, output: Path) -> Path:
