@@ -240,3 +240,28 @@ def test_two_entry_points_of_one_distribution(monkeypatch: pytest.MonkeyPatch) -
         entries.append(importlib.metadata.EntryPoint(name, module.__name__, plugins.GROUP))
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
     assert {"first", "second", "model"} <= set(plugins.load().translators)
+
+
+METHOD = """
+from streamgan import api
+
+class Mine:
+    pass
+
+@api.hookimpl
+def register_methods(register):
+    register("mine", {reference})
+"""
+
+
+def test_a_method_of_training_is_text_and_is_imported_when_asked_for(tmp_path: Path) -> None:
+    registry = plugins.load_methods([write(tmp_path, METHOD.format(reference='f"{__name__}:Mine"'))])
+    assert isinstance(registry.methods["mine"].value, str)
+    assert registry.method("mine").__name__ == "Mine"
+
+
+def test_a_method_that_is_no_reference_or_leads_nowhere_is_named(tmp_path: Path) -> None:
+    assert "expected a text such as 'package.module:Class'" in failure_of(tmp_path, METHOD.format(reference="Mine"))
+    registry = plugins.load_methods([write(tmp_path, METHOD.format(reference='"no_such_package:Mine"'))])
+    with pytest.raises(api.PluginError, match=r"method 'mine' of the plugin .* failed"):
+        registry.method("mine")

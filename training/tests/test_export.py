@@ -15,7 +15,7 @@ from streamgan.api import ModelError, SourceError, UsageError
 from streamgan.model import read_card
 from streamgan.testing import make_clip
 from streamgan_training import checkpoint, export
-from streamgan_training.measuring import classifier, clips, evaluate, metrics
+from streamgan_training.measuring import classifier, clips, evaluate, metrics, quality
 from streamgan_training.trained import load_trained
 
 Train = Callable[..., Path]
@@ -89,6 +89,15 @@ def test_a_films_flicker_is_measured_with_and_without_a_translation_at_hand(trai
     assert same.fair_ratio == 1.0
     with pytest.raises(SourceError, match="not a film"):
         list(clips.read_clip(trained / "recipe.yaml"))
+
+
+def test_perceived_flicker_is_measured_where_the_network_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    film = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    assert "tlp" not in evaluate.describe(zip(film, film, strict=True))
+    monkeypatch.setattr(quality, "lpips", lambda: lambda one, other: torch.tensor([float(np.abs(one - other).mean())]))
+    still = np.broadcast_to(film[:1], film.shape)
+    assert evaluate.describe(zip(film, film, strict=True))["tlp"] == 0.0
+    assert evaluate.describe(zip(film, still, strict=True))["tlp"] > 0
 
 
 def test_the_score_counts_quality_and_flicker() -> None:

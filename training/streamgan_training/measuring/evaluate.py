@@ -6,6 +6,7 @@ output stands the same of the input, its floor: ``…_output`` and ``…_source`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -21,7 +22,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor, nn
 
-from streamgan.api import UsageError
+from streamgan.api import ModelError, UsageError
 from streamgan_training import checkpoint
 from streamgan_training.frames import data
 from streamgan_training.frames.data import Pictures
@@ -254,6 +255,8 @@ def describe(pairs: Iterable[tuple[Image, Image]], frame_rate: float = 25.0) -> 
         found |= {"warping_error_long_source": flicker.source, "warping_error_long_output": flicker.output}
     if len(frames) >= SHORTEST_TOF:
         found["tof"] = metrics.motion_difference(frames)
+        with contextlib.suppress(UsageError, ModelError):  # where LPIPS has its weights
+            found["tlp"] = quality.temporal_perception_difference(frames, quality.lpips())
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
