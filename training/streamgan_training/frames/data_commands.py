@@ -74,7 +74,7 @@ def check(places: tuple[Path, ...], hold_out: tuple[str, ...], sheet: Path | Non
     A DIR with images is one domain; of any other, each sub-folder is one. A RECIPE brings its own folders and patterns.
     Ends with 1 if a file is broken, something leaks, or a domain has nothing to train on.
     """
-    from rich.progress import track
+    from rich.progress import Progress
 
     from streamgan_training.frames import check as checking
 
@@ -85,8 +85,11 @@ def check(places: tuple[Path, ...], hold_out: tuple[str, ...], sheet: Path | Non
     else:
         domains = checking.find_domains(places, hold_out)
     total = sum(len(trained) + len(held) for trained, held in domains.values())
-    bar = iter(track(range(total), "reading images", transient=True))
-    report = checking.check(domains, on_file=lambda: next(bar, None))
+    # Closed here and by nobody else: a bar left to the garbage collector may be ended by its own drawing thread, and
+    # hang there for ever.
+    with Progress(transient=True) as bars:
+        task = bars.add_task("reading images", total=total)
+        report = checking.check(domains, on_file=lambda: bars.advance(task))
     _show(report)
     if sheet is not None:
         checking.write_sheet(domains, sheet)
