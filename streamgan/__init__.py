@@ -27,10 +27,12 @@ def run(
 ) -> Report:
     """Translates a video, as the command ``streamgan run`` does.
 
+    Many films: see `streamgan.batch.run`.
+
     Args:
         input: path or URL of the video.
         preset: name of a preset, or path of its YAML file.
-        output: where to write; ``INPUT.PRESET.mp4`` beside the input if None.
+        output: where to write: a file, or a folder, ``out/``; ``INPUT.PRESET.mp4`` beside the input if None.
         options: further fields of `streamgan.pipeline.Request`, such as ``size=360`` or ``overwrite=True``.
 
     Returns:
@@ -39,8 +41,15 @@ def run(
     Raises:
         StreamganError: if it cannot be done; the message says why.
     """
-    from streamgan import pipeline, plugins
+    from streamgan import batch, jobs, plugins
+    from streamgan.api import UsageError
 
     target = None if output is None else fspath(output)
-    request = pipeline.Request.of(input=fspath(input), preset=preset, output=target, **options)
-    return pipeline.run(pipeline.build(request, plugins.load()))
+    ending = batch.ending_of(options.get("codec"))
+    found = jobs.find([fspath(input)], target, jobs.name_of(preset), ending=ending)
+    if len(found.jobs) > 1:
+        raise UsageError(f"{input}: stands for {len(found.jobs)} films; use streamgan.batch.run, which takes many")
+    fields, tracked = {**options, "preset": preset}, not found.is_plain(target)
+    report = batch.attempt(found.jobs[0], fields, plugins.load(), tracked=tracked).report
+    assert report is not None, "nothing is skipped unless one says so"
+    return report

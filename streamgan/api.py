@@ -1,20 +1,9 @@
 """The stable surface for plugins: everything a plugin may import, and nothing else.
 
-A plugin writes ``from streamgan import api`` and finds here the values that flow (`Images`, `Frame`, `VideoInfo`), the
-classes it may extend (`Translator`, `Backend`, `Source`, `Sink`), the errors it should raise and the `hookimpl` marker.
-Only this module follows semantic versioning (`API_VERSION`); the rest of the package may change between releases.
-It needs the standard library, numpy and pluggy.
-
-Errors, from general to specific; each inherits the built-in that fits, and carries its exit code::
-
-    StreamganError                 1   anything streamgan raises on purpose
-    ├── UsageError (ValueError)    2   the user asked for something that cannot be
-    │   └── PresetError            2   a preset, recipe or option that does not read
-    ├── SourceError (OSError)      1   an input that cannot be opened or decoded
-    ├── SinkError (OSError)        1   an output that cannot be written
-    ├── ModelError (ValueError)    1   a model file that is not one, or does not fit
-    ├── BackendError (RuntimeError) 1  a backend that is missing, or failed
-    └── PluginError (RuntimeError) 1   a plugin that is broken, or broke its contract
+A plugin writes ``from streamgan import api`` and finds here the values that flow (`Images`; `Frame`, `VideoInfo` …
+from `streamgan.video`), the classes it may extend (`Translator`, `Filter`, `Backend`, `Source`, `Sink`), the errors it
+should raise (from `streamgan.errors`) and the `hookimpl` marker. Only this module follows semantic versioning
+(`API_VERSION`); the rest of the package may change between releases. It needs the standard library, numpy and pluggy.
 """
 
 from __future__ import annotations
@@ -22,121 +11,35 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pluggy
 
-API_VERSION = "1.1"
+from streamgan.errors import BackendError as BackendError
+from streamgan.errors import ModelError as ModelError
+from streamgan.errors import PluginError as PluginError
+from streamgan.errors import PresetError as PresetError
+from streamgan.errors import SinkError as SinkError
+from streamgan.errors import SourceError as SourceError
+from streamgan.errors import StreamganError as StreamganError
+from streamgan.errors import UsageError as UsageError
+from streamgan.video import Color as Color
+from streamgan.video import Encoding as Encoding
+from streamgan.video import Frame as Frame
+from streamgan.video import Selection as Selection
+from streamgan.video import VideoInfo as VideoInfo
+
+API_VERSION = "1.2"
 
 hookimpl = pluggy.HookimplMarker("streamgan")
 """Marks a function of a plugin as the implementation of the hook of the same name (see `streamgan.hookspecs`)."""
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 """Pictures on their way through a translator: ``(N, H, W, 3)``, uint8, RGB, consecutive and in order."""
-
-
-class StreamganError(Exception):
-    """Base of all: its message tells the user what happened, where, what was expected and how to mend it."""
-
-    exit_code: ClassVar[int] = 1
-
-
-class UsageError(StreamganError, ValueError):
-    """The user asked for something that cannot be: a wrong option, an unknown name."""
-
-    exit_code = 2
-
-
-class PresetError(UsageError):
-    """A preset, a recipe or an option that does not read: broken YAML, an unknown key, a value of the wrong type."""
-
-
-class SourceError(StreamganError, OSError):
-    """An input that cannot be opened or decoded."""
-
-
-class SinkError(StreamganError, OSError):
-    """An output that cannot be written."""
-
-
-class ModelError(StreamganError, ValueError):
-    """A file that is not a streamgan model file, or one that does not fit what it is asked to do."""
-
-
-class BackendError(StreamganError, RuntimeError):
-    """A backend that is not installed, or failed to load or run a model."""
-
-
-class PluginError(StreamganError, RuntimeError):
-    """A plugin that cannot be loaded, or broke the contract of what it registered."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Color:
-    """How a stream's numbers stand for colours; the numbers are those of ITU-T H.273, as FFmpeg uses them."""
-
-    matrix: int = 1
-    """Matrix coefficients, RGB ↔ YCbCr: 1 is BT.709, 5 and 6 are BT.601."""
-    primaries: int = 1
-    """Colour primaries: 1 is BT.709, 5 is BT.601 625 lines, 6 is BT.601 525 lines."""
-    transfer: int = 1
-    """Transfer characteristic: 1 is BT.709, 6 is BT.601, 13 is sRGB, 16 is PQ, 18 is HLG."""
-    full_range: bool = False
-    """True if luma uses 0..255, False if it uses 16..235."""
-    guessed: bool = False
-    """True if the stream says nothing of its matrix and it was guessed from the picture's height."""
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoInfo:
-    """What is known of a video before its first frame."""
-
-    width: int
-    """Width in pixels as shown, that is after rotation."""
-    height: int
-    """Height in pixels as shown, that is after rotation."""
-    time_base: Fraction
-    """Seconds per tick of `Frame.pts`."""
-    frame_rate: Fraction | None = None
-    """Average frames per second; None if unknown."""
-    frame_count: int | None = None
-    """How many frames are to be expected: an estimate for the progress bar; None if unknown."""
-    sample_aspect_ratio: Fraction = Fraction(1)
-    """Width of a pixel over its height."""
-    color: Color = Color()
-    """Matrix, primaries, transfer and range."""
-    description: str = ""
-    """The stream in words for people, such as ``h264 640x360 30 fps``."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Frame:
-    """One picture and its time. The runtime owns time; a translator never sees a `Frame`."""
-
-    image: npt.NDArray[np.uint8]
-    """The picture: ``(H, W, 3)``, uint8, RGB, as shown (rotation applied)."""
-    pts: int
-    """Presentation time in ticks of `time_base`."""
-    time_base: Fraction
-    """Seconds per tick."""
-    duration: int = 0
-    """How long the picture is shown, in ticks; 0 if unknown."""
-    captured_at: float | None = None
-    """For live sources, `time.monotonic` at capture in seconds; None for files."""
-
-    @property
-    def time(self) -> Fraction:
-        """Presentation time in seconds, exact."""
-        return self.pts * self.time_base
-
-    def __repr__(self) -> str:
-        height, width = self.image.shape[:2]
-        return f"Frame({width}x{height}, pts={self.pts}, time_base={self.time_base})"
 
 
 def option(
@@ -197,6 +100,8 @@ class Translator(abc.ABC):
 
     batch: ClassVar[int] = 1
     """How many pictures `translate` likes to get at once; the last call of a film may bring fewer."""
+    memory: ClassVar[bool] = False
+    """Whether a result depends on earlier pictures. If so, `reset` is called at every scene cut."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options
@@ -219,6 +124,44 @@ class Translator(abc.ABC):
 
     def reset(self) -> None:  # noqa: B027 - optional, not abstract
         """Forgets the past: called at the start, after a seek and at a scene cut."""
+
+    def close(self) -> None:  # noqa: B027 - optional, not abstract
+        """Frees what `open` took. May be called twice, and without `open`."""
+
+
+class Filter(abc.ABC):
+    """Works over what a translator made, with the source at hand: against flicker, for example.
+
+    A preset names it under ``temporal:`` with its options, which are declared as those of a `Translator` are. Called
+    from the translator's thread, after `Translator.translate` and before the strength is applied; it is opened once,
+    and `reset` at the start and at every scene cut.
+    """
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        """No options; a subclass may replace this."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+        """The options in force."""
+
+    def open(self, context: Context) -> None:  # noqa: B027 - optional, not abstract
+        """Prepares for one film, once, before `apply`; raises a StreamganError if it cannot."""
+
+    @abc.abstractmethod
+    def apply(self, images: Images, made: Images) -> Images:
+        """Works over consecutive pictures.
+
+        Args:
+            images: the source, ``(N, H, W, 3)`` uint8 RGB, read-only.
+            made: its translation, ``(N, H', W', 3)`` uint8 RGB.
+
+        Returns:
+            As `made`, of the same shape; it must not be overwritten by the next call.
+        """
+
+    def reset(self) -> None:  # noqa: B027 - optional, not abstract
+        """Forgets the past."""
 
     def close(self) -> None:  # noqa: B027 - optional, not abstract
         """Frees what `open` took. May be called twice, and without `open`."""
@@ -247,6 +190,8 @@ class Session(abc.ABC):
     domains: tuple[str, ...] = ()
     """What a model of several domains can translate to, in the order of its further input ``domain``, ``(N,)`` int64;
     the runtime fills it in from the model's card."""
+    path: Path | None = None
+    """The model file that it was loaded from; the runtime fills it in."""
 
     @abc.abstractmethod
     def run(self, images: Images, inputs: Mapping[str, npt.NDArray[Any]] | None = None) -> Images:
@@ -322,6 +267,10 @@ class Source(_Resource):
     """True if frames come at their own pace and lateness means dropping."""
     notes: Sequence[str] = ()
     """What the user should know at the end, one line each, such as packets that could not be decoded."""
+    lost: int = 0
+    """How many frames could not be decoded and were left out, as far as one knows."""
+    repeated: int = 0
+    """How many frames were shown once more in place of damaged ones."""
 
     @abc.abstractmethod
     def __init__(self, location: str, selection: Selection) -> None:
@@ -340,38 +289,6 @@ class Source(_Resource):
     @abc.abstractmethod
     def frames(self) -> Iterator[Frame]:
         """Yields every selected frame once; raises SourceError if the input cannot be decoded."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """The part of a video that is wanted."""
-
-    start: Fraction | None = None
-    """First time wanted, in seconds from the beginning of the video; None for the beginning."""
-    end: Fraction | None = None
-    """Time at which to stop (exclusive), in seconds from the beginning of the video; None for the end."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoding:
-    """What a sink that encodes needs to know; a sink that does not may ignore it."""
-
-    codec: Literal["h264", "hevc", "av1", "vp9", "ffv1"] = "h264"
-    """The compression of the video."""
-    crf: int | None = None
-    """Constant rate factor: the lower the better; None for the codec's own default."""
-    preset: str | None = None
-    """Effort of the encoder, such as ``veryfast``; None for the default."""
-    threads: int = 1
-    """How many threads the encoder may use."""
-    overwrite: bool = False
-    """Whether a file that exists may be replaced."""
-    copy_from: str | None = None
-    """A location whose audio and subtitles are copied beside the video, or None."""
-    selection: Selection = Selection()
-    """The part of `copy_from` that is wanted."""
-    audio: Literal["copy", "aac", "none"] = "copy"
-    """The audio of `copy_from`: left out if the output cannot hold it, re-encoded then, or always left out."""
 
 
 class Sink(_Resource):

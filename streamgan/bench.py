@@ -17,10 +17,11 @@ import numpy as np
 from streamgan import pipeline
 from streamgan.api import Encoding, Frame, Selection, VideoInfo
 from streamgan.pipeline import STAGES
-from streamgan.plan import Plan, Request, build, open_sink, open_source
+from streamgan.plan import Plan, build, open_sink, open_source
 from streamgan.plugins import Registry
-from streamgan.sinks import VideoFileSink
+from streamgan.request import Request
 from streamgan.stage import TranslateStage
+from streamgan.writing.sinks import VideoFileSink
 
 _MEMORY = 160_000_000
 

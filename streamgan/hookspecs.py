@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from streamgan.api import Backend, Sink, Source, Translator
+from streamgan.api import Backend, Filter, Sink, Source, Translator
 
 if TYPE_CHECKING:
     import click
@@ -23,6 +23,11 @@ hookspec = pluggy.HookspecMarker("streamgan")
 @hookspec
 def register_translators(register: Callable[[str, type[Translator]], None]) -> None:
     """Call ``register(name, cls)`` for each `Translator`; a preset names it under ``translator:``."""
+
+
+@hookspec
+def register_filters(register: Callable[[str, type[Filter]], None]) -> None:
+    """Call ``register(name, cls)`` for each `Filter`; a preset names it under ``temporal:``."""
 
 
 @hookspec

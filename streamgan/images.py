@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
+import itertools
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from streamgan import outputs
 from streamgan.api import (
     Encoding,
     Frame,
@@ -27,51 +26,66 @@ from streamgan.api import (
     VideoInfo,
     hookimpl,
 )
-from streamgan.imagefile import ENDINGS, NUMBER, SRGB, encode_image, read_image
+from streamgan.frames import imagefile
+from streamgan.frames.convert import fitted, over_white
+from streamgan.frames.imagefile import SRGB, Still
+from streamgan.frames.imagenames import (
+    ENDINGS,
+    GREY,
+    NUMBER,
+    find,
+    first_name,
+    is_pattern,
+    names,
+    none_there,
+    split_rate,
+)
+from streamgan.writing import outputs
 
-RATE = Fraction(25)
-"""Frames per second of images whose location says nothing else."""
 _WHOLE, _DEFAULT = Selection(), Encoding()
-_AT_RATE = re.compile(r"(?P<where>.+)@(?P<rate>\d+(?:\.\d+|/\d+)?)")
+_MILLISECOND = Fraction(1, 1000)
 
 
 class ImageFiles(Source):
     """One image, the images of a folder, or those that a pattern names, in the order of the numbers in their names.
 
     A pattern has ``*``, ``?`` or ``[…]``, or ``%06d`` for a number. With ``@RATE`` at the end of the location, such as
-    ``shots/@30`` or ``shots/*.png@30000/1001``, the images follow each other at that rate instead of 25 a second.
+    ``shots/@30`` or ``shots/*.png@30000/1001``, the images follow each other at that rate instead of 25 a second. One
+    animated WebP is a film with the times of its frames.
 
-    All have one size. The orientation of a camera (EXIF) is applied; transparent pixels are shown over white and
-    16 bits are rounded to 8, each with a note. A colour profile is not applied: the numbers are taken as sRGB.
+    All have one size. The orientation of a camera (EXIF) is applied. If the first image is transparent anywhere, all
+    carry their alpha, else later ones are shown over white with a note; 16 bits are kept. A colour profile is not
+    applied: the numbers are taken as sRGB.
     """
 
     def __init__(self, location: str, selection: Selection = _WHOLE) -> None:
-        """Finds the images, and opens none yet.
+        """Finds the images, and decodes none yet.
 
         Raises:
             SourceError: if there are none, or none within the selection.
         """
         self._notes: dict[str, int] = {}
-        where, self._rate = _split_rate(location)
-        paths = _find(where)
-        start, end = selection.start or 0, selection.end
-        times = [number / self._rate for number in range(len(paths))]
-        self._numbers = [n for n, time in enumerate(times) if start <= time and (end is None or time < end)]
-        self._paths = [paths[number] for number in self._numbers]
-        if not paths or not self._paths:
-            raise SourceError(_none_there(location, where, len(paths) / self._rate))
-        self._first: npt.NDArray[np.uint8] | None = None
+        where, self._rate = split_rate(location)
+        self._paths, self._selection, self._tick = find(where), selection, 1 / self._rate
+        lengths = [1] * len(self._paths)
+        self._moving = len(self._paths) == 1 and _is_animated(self._paths[0])
+        if self._moving:
+            lengths, self._tick = imagefile.durations(self._paths[0]), _MILLISECOND
+        self._shown = _chosen(lengths, self._tick, selection)
+        if not self._shown:
+            raise SourceError(none_there(location, where, self._tick * sum(lengths)))
+        self._first: Still | None = None
 
     @classmethod
     def accepts(cls, location: str) -> bool:
         """A name with the ending of an image, a folder, or a pattern that can name images."""
         if "://" in location or location.isdecimal():
             return False
-        where, _ = _split_rate(location)
+        where, _ = split_rate(location)
         if os.path.isdir(where):
             return True
         ending = os.path.splitext(where)[1].lower()
-        return ending in ENDINGS or (_is_pattern(where) and (not ending or glob.has_magic(ending)))
+        return ending in ENDINGS or (is_pattern(where) and (not ending or glob.has_magic(ending)))
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
@@ -86,12 +100,25 @@ class ImageFiles(Source):
             SourceError: if it cannot be decoded.
         """
         if self._first is None:
-            self._first = self._read(self._paths[0])
-        height, width = self._first.shape[:2]
-        count, kind = len(self._paths), self._paths[0].suffix[1:].lower()
-        many = f"{count} {kind} images {width}x{height} at {float(self._rate):.4g} fps"
-        shown = f"{kind} image {width}x{height}" if count == 1 else many
-        return VideoInfo(width, height, 1 / self._rate, self._rate, count, color=SRGB, description=shown)
+            self._stills = self._decoded()
+            self._first = next(self._stills)
+        height, width = self._first.image.shape[:2]
+        count, kind = len(self._shown), self._paths[0].suffix[1:].lower()
+        rate = self._rate / self._selection.every
+        if self._moving:
+            rate = count / (sum(length for _, _, length in self._shown) * self._tick)
+        many = f"{count} {kind} images {width}x{height} at {float(rate):.4g} fps"
+        return VideoInfo(
+            width,
+            height,
+            self._tick,
+            rate,
+            count,
+            color=SRGB,
+            bits=8 if self._first.fine is None else 16,
+            alpha=self._first.alpha is not None,
+            description=f"{kind} image {width}x{height}" if count == 1 else many,
+        )
 
     def frames(self) -> Iterator[Frame]:
         """Yields every image once, decoded when it is asked for.
@@ -100,78 +127,72 @@ class ImageFiles(Source):
             SourceError: if one cannot be decoded, or is not of the first one's size.
         """
         info, first = self.info, self._first
-        for number, path in zip(self._numbers, self._paths, strict=True):
-            image = self._read(path) if first is None else first
-            first = self._first = None
-            height, width = image.shape[:2]
+        stills, self._first = self._stills, None
+        assert first is not None, "info decodes it"
+        for (number, pts, length), still in zip(self._shown, itertools.chain([first], stills), strict=False):
+            height, width = still.image.shape[:2]
             if (width, height) != (info.width, info.height):
                 expected = f"{info.width}x{info.height} expected, the size of {self._paths[0].name}"
-                raise SourceError(f"{path}: {width}x{height} pixels, {expected}; bring all images to one size first")
-            yield Frame(image, number, info.time_base, 1)
+                given = f"{self._paths[number]}: {width}x{height} pixels"
+                raise SourceError(f"{given}, {expected}; bring all images to one size first")
+            frame = Frame(still.image, pts, self._tick, length, alpha=still.alpha, fine=still.fine)
+            yield self._made_alike(frame, info)
 
     def close(self) -> None:
         """Forgets the first image."""
         self._first = None
 
-    def _read(self, path: Path) -> npt.NDArray[np.uint8]:
-        """An image as ``(H, W, 3)`` uint8 RGB; counts what was done to it."""
-        image, done = read_image(path)
-        for what in done:
-            self._notes[what] = self._notes.get(what, 0) + 1
-        return image
+    def _decoded(self) -> Iterator[Still]:
+        """The images that are wanted, in order."""
+        if not self._moving:
+            yield from (imagefile.read_image(self._paths[number]) for number, _, _ in self._shown)
+            return
+        wanted = {number for number, _, _ in self._shown}
+        for number, still in enumerate(imagefile.animated_frames(self._paths[0])):
+            if number in wanted:
+                yield still
+
+    def _made_alike(self, frame: Frame, info: VideoInfo) -> Frame:
+        """A frame with an alpha and a fine part if the first one has them; counts what is lost by that."""
+        if info.alpha and frame.alpha is None:
+            return dataclasses.replace(frame, alpha=np.full(frame.image.shape[:2], 255, np.uint8))
+        if frame.alpha is not None and not info.alpha:
+            self._count("transparent pixels are shown over white, since the first image has none")
+            frame = over_white(frame)
+        if frame.fine is not None and info.bits == 8:
+            self._count("16 bits were rounded to 8, since the first image has 8")
+            frame = dataclasses.replace(frame, fine=None)
+        return frame
+
+    def _count(self, what: str) -> None:
+        """Notes what was done to an image."""
+        self._notes[what] = self._notes.get(what, 0) + 1
 
 
-def _split_rate(location: str) -> tuple[str, Fraction]:
-    """A location without its ``@RATE``, and the rate; what exists under the whole name is that."""
-    match = _AT_RATE.fullmatch(location)
-    if match is None or os.path.exists(location):
-        return location, RATE
+def _is_animated(path: Path) -> bool:
+    """Whether a file is an animated WebP; what cannot be read is said later."""
     try:
-        rate = Fraction(match["rate"])
-    except ZeroDivisionError:
-        rate = Fraction(0)
-    if not rate:
-        raise UsageError(f"{location}: a rate of @{match['rate']}; expected frames per second above 0, such as @30")
-    return match["where"], rate
+        with path.open("rb") as file:
+            return imagefile.is_animated(file.read(21))
+    except OSError:
+        return False
 
 
-def _is_pattern(where: str) -> bool:
-    """Whether a location stands for several names."""
-    return not os.path.exists(where) and (glob.has_magic(where) or bool(NUMBER.search(where)))
-
-
-def _find(where: str) -> list[Path]:
-    """The images of a location, in the order of the numbers in their names."""
-    if os.path.isdir(where):
-        try:
-            found = [entry.path for entry in os.scandir(where) if not entry.name.startswith(".")]
-        except OSError as error:
-            raise SourceError(f"{where}: cannot be read ({error.strerror})") from None
-    elif _is_pattern(where):
-        found = glob.glob(NUMBER.sub("[0-9]*", where))
-    else:
-        return [Path(where)]
-    paths = (Path(path) for path in found if os.path.isfile(path))
-    return sorted((path for path in paths if path.suffix.lower() in ENDINGS), key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[bool, int, str]]:
-    """A key that puts ``a2`` before ``a10``."""
-    parts = re.split(r"([0-9]+)", str(path))
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
-
-
-def _none_there(location: str, where: str, seconds: Fraction) -> str:
-    """Why there is no image."""
-    if seconds:
-        return f"{location}: no image in the part wanted; all together they last {float(seconds):.2f} s"
-    if os.path.isdir(where):
-        return f"{location}: a folder, not a video file, and no images in it ({', '.join(ENDINGS)})"
-    return f"{location}: no image is named like this"
+def _chosen(lengths: list[int], tick: Fraction, selection: Selection) -> list[tuple[int, int, int]]:
+    """The images of a selection: number, time and duration, both in ticks; each lasts until the next one taken."""
+    start, end = selection.start or 0, selection.end
+    begins = [0, *itertools.accumulate(lengths)]
+    within = [n for n in range(len(lengths)) if start <= begins[n] * tick and (end is None or begins[n] * tick < end)]
+    taken = within[:: selection.every][: selection.frames]
+    stops = [begins[number] for number in within[:: selection.every][1:]] + [begins[within[-1] + 1]] if within else []
+    return [(number, begins[number], stop - begins[number]) for number, stop in zip(taken, stops, strict=False)]
 
 
 class ImageSink(Sink):
     """Writes ``night.png``, one image; or a sequence, ``out/%06d.png`` or ``out/``, numbered from 1.
+
+    Transparency and 16 bits are kept by the kinds of file that have them; camera data (EXIF) and colour profile (ICC)
+    if one image is made of one.
 
     An image appears whole. A sequence appears when all of its images are there: its folder is renamed into place if it
     was not there before, else the images are moved into it. Images have no times: those of the film are lost.
@@ -185,8 +206,13 @@ class ImageSink(Sink):
             SinkError: if the folder does not take files.
         """
         self.notes: list[str] = []
-        self._path = _first_name(location)
+        self._path = first_name(location)
+        if self._path.suffix.lower() in GREY:
+            raise UsageError(f"{location}: may hold grey only; use a name that ends in .ppm or .png")
         self._numbered, self._overwrite = bool(NUMBER.search(self._path.name)), encoding.overwrite
+        self._keeps_alpha, self._bits = encoding.alpha == "keep", 8
+        source = Path(encoding.copy_from or "")
+        self._tags = {} if self._numbered or source.suffix.lower() not in ENDINGS else imagefile.read_tags(source)
         if NUMBER.search(str(self._path.parent)) or len(NUMBER.findall(self._path.name)) > 1:
             raise UsageError(f"{location}: one number may be in the name, none in that of its folder; use OUT/%06d.png")
         self._fresh = self._numbered and not os.path.exists(self._path.parent)
@@ -215,13 +241,30 @@ class ImageSink(Sink):
         """Makes the hidden folder that the images wait in.
 
         Raises:
+            UsageError: if the film is transparent, which this kind of image cannot be, and that is to be kept.
             SinkError: if it cannot be made.
         """
         if info.sample_aspect_ratio != 1:
             self.notes.append(f"pixels of {info.sample_aspect_ratio} were kept, which images show as squares")
+        self._check_samples(info)
         self._partial = outputs.partial_name(self._path.parent if self._fresh else self._path.parent / "images")
         with self._failures():
             self._partial.mkdir()
+
+    def _check_samples(self, info: VideoInfo) -> None:
+        """Decides on transparency and depth, by what the kind of file can hold."""
+        kind = self._path.suffix.lower()
+        if info.alpha and self._keeps_alpha and kind not in imagefile.TRANSPARENT:
+            able = ", ".join(imagefile.TRANSPARENT)
+            fault = f"the input is transparent, which {kind[1:]} cannot hold"
+            raise UsageError(f"{self._path}: {fault}; use {able}, or --alpha drop to show it over white")
+        if info.alpha and not self._keeps_alpha:
+            self.notes.append("transparency was left out: shown over white")
+        if self._tags and kind not in imagefile.TAGGED:
+            self.notes.append(f"camera data and colour profile were left out: {kind[1:]} cannot hold them")
+        self._bits = info.bits
+        if info.bits > 8 and kind not in imagefile.DEEP:
+            self.notes.append(f"{info.bits} bits were rounded to 8: {kind[1:]} holds no more")
 
     def write(self, frame: Frame) -> None:
         """Encodes one image.
@@ -235,8 +278,10 @@ class ImageSink(Sink):
         if self._count > 1 and not self._numbered:
             numbered = self._path.with_name(f"{self._path.stem}-%06d{self._path.suffix}")
             raise UsageError(f"{self._path}: holds one image, but more frames come; use -o {numbered}, or --end")
+        frame = fitted(frame) if self._keeps_alpha else over_white(frame)
         with self._failures():
-            (self._partial / self._name(self._count)).write_bytes(encode_image(frame.image, self._path.suffix))
+            encoded = imagefile.encode_image(frame, self._path.suffix, self._bits, self._tags)
+            (self._partial / self._name(self._count)).write_bytes(encoded)
 
     def close(self) -> None:
         """Gives the images their names.
@@ -282,8 +327,8 @@ class ImageSink(Sink):
 
     def _present(self) -> set[str]:
         """Names in the folder that are of the sequence, whatever their number."""
-        names = _names(self._path)
-        return {name for name in os.listdir(self._path.parent) if names.fullmatch(name)}
+        ours = names(self._path)
+        return {name for name in os.listdir(self._path.parent) if ours.fullmatch(name)}
 
     def _check_free(self) -> None:
         """Refuses a folder that holds such a sequence, unless it may be replaced."""
@@ -303,40 +348,6 @@ class ImageSink(Sink):
             raise SinkError(f"{self._path}: cannot be written ({reason})") from None
 
 
-def default_output(location: str, look: str) -> str:
-    """``photo.LOOK.jpg`` for ``photo.jpg``, the folder ``shots.LOOK/`` for the folder ``shots``.
-
-    Args:
-        location: what is read.
-        look: the name of the preset.
-
-    Raises:
-        SourceError: if there is no such image, or no image in the folder.
-        UsageError: for a pattern, which names no place.
-    """
-    where, _ = _split_rate(location)
-    if _is_pattern(where):
-        raise UsageError(f"{location}: names several images, so the output needs a name; give one with -o, as -o OUT/")
-    path = Path(where).resolve() if os.path.isdir(where) else Path(where)
-    if not os.path.exists(path):
-        raise SourceError(f"{location}: no such file")
-    if os.path.isdir(where):
-        if not _find(where):
-            raise SourceError(_none_there(location, where, Fraction(0)))
-        return f"{path.with_name(f'{path.name}.{look}')}/"
-    return str(path.with_name(f"{path.stem}.{look}{path.suffix}"))
-
-
-def _first_name(location: str) -> Path:
-    """Where the images go: a path with or without a place for the number."""
-    return Path(location) / "%06d.png" if location.endswith("/") else Path(location)
-
-
-def _names(path: Path) -> re.Pattern[str]:
-    """The file names that a sequence takes, whatever their numbers."""
-    return re.compile("[0-9]+".join(re.escape(part) for part in NUMBER.split(path.name)))
-
-
 def refuse_own_input(location: str, output: str) -> None:
     """Refuses a sequence that would replace the images that it is made from.
 
@@ -349,10 +360,10 @@ def refuse_own_input(location: str, output: str) -> None:
     """
     if not (ImageFiles.accepts(location) and ImageSink.accepts(output)):
         return
-    path = _first_name(output)
-    names = _names(path)
-    for source in _find(_split_rate(location)[0]):
-        if names.fullmatch(source.name) and path.parent.is_dir() and path.parent.resolve() == source.parent.resolve():
+    path = first_name(output)
+    taken = names(path)
+    for source in find(split_rate(location)[0]):
+        if taken.fullmatch(source.name) and path.parent.is_dir() and path.parent.resolve() == source.parent.resolve():
             raise UsageError(f"{output}: would replace the input {source}; use -o for another folder")
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from streamgan.api import Frame, Source, VideoInfo
 from streamgan.plan import Plan, open_sink, open_source
-from streamgan.sinks import Preview
 from streamgan.stage import TranslateStage
+from streamgan.writing.window import Preview
 
 _TICK, _MEMORY = 0.1, 600
 _MICROSECOND = Fraction(1, 1_000_000)

@@ -136,9 +136,9 @@ def read_card(path: Path) -> ModelCard:
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map
     except onnxruntime_failures() as error:
         raise ModelError(f"{path}: not an ONNX model that can be read ({_first_line(error)})") from None
-    metadata = session.get_modelmeta().custom_metadata_map
     if CARD_KEY not in metadata:
         raise ModelError(
             f"{path}: an ONNX file without a streamgan card (no metadata '{CARD_KEY}'); "

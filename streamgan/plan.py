@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_type_hints
+from typing import Any
 
 from streamgan import images, settings
-from streamgan.animations import AnimationSink
 from streamgan.api import (
     Backend,
     Encoding,
+    Filter,
     Selection,
     Sink,
     SinkError,
@@ -23,73 +22,18 @@ from streamgan.api import (
     UsageError,
     VideoInfo,
 )
-from streamgan.backends import choose
+from streamgan.frames import imagenames
+from streamgan.models.backends import choose
 from streamgan.plugins import Provided, Registry, blamed, held
 from streamgan.preset import Preset
-from streamgan.sources import VideoFile
+from streamgan.reading.sources import VideoFile
+from streamgan.request import Request
+from streamgan.writing import encoders, pipes
+from streamgan.writing.animations import AnimationSink
+from streamgan.writing.sinks import VideoFileSink
 
-_PICTURES = (images.ImageSink, AnimationSink)
+_PICTURES = (images.ImageSink, AnimationSink, pipes.RawOutput)
 """Sinks that have no use for a codec."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """Everything that a user can ask for; None where the preset or the program decides."""
-
-    input: str
-    """Path, URL or device to read."""
-    preset: str
-    """Name of a preset, or the path of its YAML file."""
-    output: str | None = None
-    """Path or URL to write; None for ``INPUT.PRESET.mp4`` beside the input, or as `images.default_output` says."""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of the translator, over those of the preset."""
-    strength: float | None = None
-    """How much of the translation is blended over the source, 0 to 1."""
-    size: int | None = None
-    """Short side that the model sees, in pixels."""
-    start: Fraction | None = None
-    """First time wanted, in seconds."""
-    end: Fraction | None = None
-    """Time to stop at, in seconds."""
-    backend: str | None = None
-    """Name of the backend."""
-    precision: str = "auto"
-    """Number type of the backend's arithmetic."""
-    codec: Literal["h264", "hevc", "av1", "vp9", "ffv1"] = "h264"
-    """Compression of the output."""
-    crf: int | None = None
-    """Constant rate factor of the encoder: the lower the better."""
-    encoder_preset: str | None = None
-    """Effort of the encoder."""
-    audio: Literal["copy", "aac", "none"] = "copy"
-    """What becomes of the audio; see `Encoding`."""
-    overwrite: bool = False
-    """Whether an existing output may be replaced."""
-    report: str | None = None
-    """Path of a JSON file to write the record of the run to; None for none."""
-    compare: bool = False
-    """Whether the source is put beside the translation."""
-    threads: int | None = None
-    """Cores to use; None for all that the process may use."""
-
-    @classmethod
-    def of(cls, **fields: Any) -> Self:
-        """A request from names and values; times may be any number of seconds.
-
-        Raises:
-            UsageError: for a field that there is not, with the nearest name, or a value of the wrong kind.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in fields:
-            if name not in known:
-                raise UsageError(f"run: no option '{name}'{settings.nearest(name, known)}")
-        if fields.get("audio", "copy") not in get_args(get_type_hints(Encoding)["audio"]):
-            raise UsageError(f"audio: {fields['audio']!r} given, expected copy, aac or none")
-        for name in ("start", "end"):
-            if fields.get(name) is not None:
-                fields[name] = _seconds(name, fields[name])
-        return cls(**fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +72,13 @@ class Plan:
     backend: type[Backend]
     backend_reason: str
     budget: Budget
+    filters: tuple[tuple[str, type[Filter], Any], ...] = ()
+    """What works over the translation, in order: name, class and its own `Options`."""
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether a frame of the result depends on earlier ones."""
+        return self.translator.memory or bool(self.filters)
 
     def describe(self) -> str:
         """The plan for people, one line for each thing."""
@@ -139,6 +90,7 @@ class Plan:
             "part": _part_words(self.selection),
             "preset": f"{self.preset.name}: {self.preset.title}",
             "translator": f"{self.preset.translator} {_option_words(self.options)}".strip(),
+            "temporal": ", ".join(f"{name} {_option_words(options)}" for name, _, options in self.filters) or None,
             "strength": f"{self.strength:g}",
             "backend": f"{self.backend_name} ({self.backend_reason})",
             "output": self.output + ("" if self.sink in _PICTURES else f" ({encoding.codec}, {quality})"),
@@ -147,14 +99,6 @@ class Plan:
             "threads": f"decode {self.budget.decode}, translate {self.budget.translate}, encode {self.budget.encode}",
         }
         return "\n".join(f"{key:<11}{value}" for key, value in rows.items() if value is not None)
-
-
-def _seconds(name: str, value: Any) -> Fraction:
-    """A time that was given as any number of seconds, exactly."""
-    try:
-        return Fraction(value).limit_denominator(1_000_000_000)
-    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-        raise UsageError(f"{name}: {value!r} given, expected a number of seconds") from None
 
 
 def build(request: Request, registry: Registry) -> Plan:
@@ -194,6 +138,7 @@ def build(request: Request, registry: Registry) -> Plan:
         backend=backend,
         backend_reason=reason,
         budget=budget,
+        filters=resolve_filters(request, preset, registry),
     )
     return dataclasses.replace(plan, info=_inspect(plan))
 
@@ -224,11 +169,14 @@ def open_sink(plan: Plan) -> Sink:
 def _inspect(plan: Plan) -> VideoInfo | None:
     """Opens the input, decodes its first wanted frame, and lets the sink check its location."""
     info = None
-    if not plan.source.live and "://" not in plan.request.input:
+    if not plan.source.live and "://" not in plan.request.input and plan.request.input != "-":
         with held(plan.source), open_source(plan) as source:
             info = source.info
     with held(plan.sink):
         open_sink(plan).abort()
+    if info is not None and plan.sink in (VideoFileSink, pipes.StandardOutput):
+        encoders.check_alpha(plan.output, plan.encoding, info)
+        encoders.check_aspect(plan.output, plan.encoding, info)
     return info
 
 
@@ -248,7 +196,9 @@ def _selection(request: Request) -> Selection:
         raise UsageError(f"--start {float(start):g}: must not be negative")
     if end is not None and end <= (start or 0):
         raise UsageError(f"--end {float(end):g}: must be later than the start, {float(start or 0):g} s")
-    return Selection(start or None, end)
+    if request.every < 1 or (request.frames is not None and request.frames < 1):
+        raise UsageError(f"--every {request.every}, --frames {request.frames}: expected 1 or more")
+    return Selection(start or None, end, request.frames, request.every, request.stream, request.on_error)
 
 
 def _strength(request: Request, preset: Preset) -> float:
@@ -257,6 +207,26 @@ def _strength(request: Request, preset: Preset) -> float:
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength {strength:g}: must be from 0 to 1")
     return strength
+
+
+def resolve_filters(request: Request, preset: Preset, registry: Registry) -> tuple[tuple[str, type[Filter], Any], ...]:
+    """What works over the translation: the preset's filters, and ``smooth`` as strong as the request asks for.
+
+    Raises:
+        UsageError: for a filter that there is not; PresetError for options that it does not take.
+    """
+    wanted, smooth = dict(preset.temporal), request.smooth
+    if smooth is not None and not 0 <= smooth <= 1:
+        raise UsageError(f"--smooth {smooth:g}: must be from 0 to 1")
+    if smooth:
+        wanted["smooth"] = {**wanted.get("smooth", {}), "strength": smooth}
+    elif smooth == 0:
+        wanted.pop("smooth", None)
+    where = f"{preset.path}: temporal"
+    found = {name: registry.filter(name) for name in wanted}
+    return tuple(
+        (name, cls, settings.parse(cls.Options, wanted[name], f"{where}.{name}")) for name, cls in found.items()
+    )
 
 
 def _options(request: Request, preset: Preset, translator: type[Translator]) -> dict[str, Any]:
@@ -279,8 +249,8 @@ def _default_output(request: Request, source: type[Source]) -> str:
     path = Path(request.input)
     name = Path(request.preset).stem if "/" in request.preset else request.preset.removesuffix(".yaml")
     if source is images.ImageFiles:
-        return images.default_output(request.input, name)
-    if source.live or "://" in request.input:
+        return imagenames.default_output(request.input, name)
+    if source.live or "://" in request.input or request.input == "-":
         raise UsageError(f"{request.input}: is no file, so the output needs a name; give one with -o")
     if not os.path.exists(path):  # unlike Path.exists, False for a name that is too long
         raise SourceError(f"{request.input}: no such file")
@@ -293,6 +263,9 @@ def _encoding(request: Request, source: type[Source], selection: Selection, budg
     """What the sink has to know."""
     return Encoding(
         codec=request.codec,
+        encoder=request.encoder,
+        lossless=request.lossless,
+        alpha=request.alpha,
         crf=request.crf,
         preset=request.encoder_preset,
         threads=budget.encode,

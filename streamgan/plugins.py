@@ -23,19 +23,40 @@ from typing import Any
 import pluggy
 
 from streamgan import hookspecs
-from streamgan.api import Availability, Backend, PluginError, Sink, Source, StreamganError, Translator, UsageError
+from streamgan.api import (
+    Availability,
+    Backend,
+    Filter,
+    PluginError,
+    Sink,
+    Source,
+    StreamganError,
+    Translator,
+    UsageError,
+)
 from streamgan.settings import nearest
 
 GROUP = "streamgan"
 """The entry-point group, and the name of the pluggy project."""
-_BRINGING = ("images", "animations", "sources", "sinks", "translate", "backends", "preset")
+_BRINGING = (
+    *("images", "writing.animations", "reading.cameras", "reading.sources"),
+    *("writing.window", "writing.pipes", "writing.sinks", "models.translate", "models.backends", "preset"),
+)
 BUILT_IN = tuple(f"streamgan.{name}" for name in _BRINGING)
 """The modules of streamgan that bring something through the hooks, in the order in which they are asked."""
 BUILT_IN_COMMANDS = ("run", "live", "presets", "plugins", "doctor", "bench", "show")
 """Names of commands that no plugin can take."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """Names of all hooks."""
-_CLASSES: Mapping[str, type] = {"translators": Translator, "backends": Backend, "sources": Source, "sinks": Sink}
+_CLASSES: Mapping[str, type] = {
+    "translators": Translator,
+    "filters": Filter,
+    "backends": Backend,
+    "sources": Source,
+    "sinks": Sink,
+}
+_ELSEWHERE = {("filters", "smooth"): "pip install streamgan-smooth, or pip install ./plugins/smooth from a checkout"}
+"""By (kind, name): what our own plugins bring, and how to install it."""
 _REFERENCE = re.compile(r"[\w.]+:[A-Za-z_]\w*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -79,6 +100,7 @@ class Registry:
     """Everything that plugins and built-ins brought, by kind and name."""
 
     translators: dict[str, Provided] = dataclasses.field(default_factory=dict)
+    filters: dict[str, Provided] = dataclasses.field(default_factory=dict)
     backends: dict[str, Provided] = dataclasses.field(default_factory=dict)
     sources: dict[str, Provided] = dataclasses.field(default_factory=dict)
     """In the order in which they are asked: plugins before built-ins."""
@@ -102,6 +124,11 @@ class Registry:
             UsageError: if there is none; PluginError if several plugins claim the name.
         """
         found: type[Translator] = self._find("translators", name)
+        return found
+
+    def filter(self, name: str) -> type[Filter]:
+        """The filter of this name; raises as `translator`."""
+        found: type[Filter] = self._find("filters", name)
         return found
 
     def backend(self, name: str) -> type[Backend]:
@@ -131,7 +158,9 @@ class Registry:
             raise PluginError(self.conflicts[kind, name].error)
         known = ", ".join(sorted(provided)) or "none"
         broken = "".join(f"; the plugin {failure.plugin} failed: {failure.error}" for failure in self.failures)
-        raise UsageError(f"no {kind[:-1]} is called '{name}'{nearest(name, provided)} (known: {known}){broken}")
+        install = f"; install it with: {_ELSEWHERE[kind, name]}" if (kind, name) in _ELSEWHERE else ""
+        near = install or nearest(name, {*provided, *(other for of, other in _ELSEWHERE if of == kind)})
+        raise UsageError(f"no {kind[:-1]} is called '{name}'{near} (known: {known}){broken}")
 
 
 def load(loose_files: Iterable[Path] = ()) -> Registry:
@@ -150,8 +179,12 @@ def load_methods(loose_files: Iterable[Path] = ()) -> Registry:
 
 
 @contextlib.contextmanager
-def blamed(who: str) -> Iterator[None]:
+def blamed(who: str, doing: str = "") -> Iterator[None]:
     """Runs code of a plugin: whatever it raises beside streamgan's own errors becomes one line that names it.
+
+    Args:
+        who: what failed then, such as ``translator 'model'``.
+        doing: what it was doing, such as ``while it was opened``.
 
     Raises:
         PluginError: in place of any other error.
@@ -161,7 +194,7 @@ def blamed(who: str) -> Iterator[None]:
     except StreamganError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{who} failed ({_one_line(error)})") from error
+        raise PluginError(f"{' '.join(filter(None, (who, 'failed', doing)))} ({_one_line(error)})") from error
 
 
 def held(cls: type) -> contextlib.AbstractContextManager[None]:
@@ -332,7 +365,7 @@ def _check_command(call: str, name: str, value: Any) -> None:
 
 
 def _check_class(call: str, base: type, value: Any) -> None:
-    """Whether `value` is a finished subclass of `base`; the options of a translator must be a frozen dataclass."""
+    """Whether `value` is a finished subclass of `base`; the options that a preset gives must be a frozen dataclass."""
     if not isinstance(value, type):
         raise PluginError(f"{call}: expected a class, {type(value).__name__} given (register the class, not an object)")
     if not issubclass(value, base):
@@ -344,7 +377,7 @@ def _check_class(call: str, base: type, value: Any) -> None:
     if base is Translator and (not isinstance(batch, int) or batch < 1):
         raise PluginError(f"{call}: {value.__name__}.batch is {batch!r}, expected a whole number from 1")
     options = getattr(value, "Options", None)
-    if base is Translator and not (isinstance(options, type) and _is_frozen(options)):
+    if base in (Translator, Filter) and not (isinstance(options, type) and _is_frozen(options)):
         raise PluginError(f"{call}: {value.__name__}.Options must be a class with @dataclasses.dataclass(frozen=True)")
 
 

@@ -26,6 +26,8 @@ class Preset:
     """Options of the translator; checked against its `Options` when the run is built."""
     strength: float = api.option(1.0, minimum=0, maximum=1, live=True, help="0 keeps the source, 1 is the full effect")
     """How much of the translation is blended over the source, 0 to 1."""
+    temporal: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Filters over the translation, in order, by name, each with its options; a number alone is a ``strength``."""
     path: Path = dataclasses.field(default=Path(), metadata=settings.NOT_A_KEY)
     """The YAML file; paths in `options` are relative to its folder."""
 
@@ -37,7 +39,17 @@ class Preset:
             PresetError: if the file is missing or broken, with its line; for an unknown key or a wrong value.
         """
         preset = settings.parse(cls, settings.read_yaml(path), where=str(path))
-        return dataclasses.replace(preset, name=path.stem, path=path)
+        temporal = {name: _filter_options(name, given, path) for name, given in preset.temporal.items()}
+        return dataclasses.replace(preset, temporal=temporal, name=path.stem, path=path)
+
+
+def _filter_options(name: str, given: Any, path: Path) -> dict[str, Any]:
+    """The options of a filter as a mapping, whichever way they are given."""
+    if isinstance(given, dict):
+        return given
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return {"strength": given}
+    raise api.PresetError(f"{path}: temporal.{name}: {given!r} given, expected a strength or its options, 'key: value'")
 
 
 def shipped_folder() -> Path:

@@ -14,9 +14,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamgan import outputs
 from streamgan.api import SinkError, SourceError
 from streamgan.model import digest
+from streamgan.writing import outputs
 
 if TYPE_CHECKING:
     from streamgan.plan import Plan
@@ -41,11 +41,17 @@ class Report:
     """What the user should know, such as streams that could not be kept."""
     decoded: int = 0
     """Frames that the source gave; more than `frames` if the viewer ended the run."""
+    resumed: int = 0
+    """How many of the frames an interrupted run had made before."""
+    lost: int = 0
+    """Frames that could not be decoded and were left out."""
+    repeated: int = 0
+    """Frames that stand in for some that could not be decoded."""
 
     @property
     def fps(self) -> float:
-        """Frames per second, end to end."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        """Frames per second of this run, end to end."""
+        return (self.frames - self.resumed) / self.seconds if self.seconds else 0.0
 
     @property
     def bottleneck(self) -> str:
@@ -56,9 +62,13 @@ class Report:
 def of(plan: Plan, report: Report) -> dict[str, Any]:
     """The record of a run as JSON holds it: times in seconds, hashes SHA-256 in hexadecimal.
 
+    It measures how much the film flickers (see `streamgan.motion.flicker`), so it takes some seconds.
+
     Raises:
         OSError: if a file that took part can no longer be read.
     """
+    from streamgan import fingerprint  # only here: to read a record needs no video libraries
+
     source = _file(plan.request.input)
     if plan.info is not None:
         source["video"] = plan.info.description
@@ -68,11 +78,19 @@ def of(plan: Plan, report: Report) -> dict[str, Any]:
         "input": source,
         "output": _file(report.output),
         "preset": {"name": plan.preset.name} | _file(str(plan.preset.path)),
-        "models": [_file(str(path)) for path in _models(plan)],
+        "models": [_file(str(path)) for path in fingerprint.models(plan)],
         "versions": _versions(plan),
         "settings": _settings(plan),
         "seconds": {"total": report.seconds} | report.busy,
-        "frames": {"in": report.decoded, "out": report.frames, "dropped": report.decoded - report.frames},
+        "frames": {
+            "in": report.decoded,
+            "out": report.frames,
+            "dropped": report.decoded - report.frames,
+            "lost": report.lost,
+            "repeated": report.repeated,
+            "resumed": report.resumed,
+        },
+        "warping_error": _warping_error(plan, report),
         "notes": list(report.notes),
     }
 
@@ -123,11 +141,21 @@ def _file(location: str) -> dict[str, Any]:
     return {"location": location, "bytes": os.path.getsize(location), "sha256": digest(Path(location))}
 
 
-def _models(plan: Plan) -> list[Path]:
-    """The model files that the translator's options name."""
-    values = [getattr(plan.options, field.name) for field in dataclasses.fields(plan.options)]
-    names = [value for value in values if isinstance(value, str) and value.endswith(".onnx")]
-    return [plan.preset.path.parent / Path(name).expanduser() for name in names]
+def _warping_error(plan: Plan, report: Report) -> dict[str, Any] | None:
+    """How much the film flickers beside its input; None if it is no film that went from a file to a file."""
+    from streamgan.motion import flicker
+    from streamgan.reading.sources import VideoFile
+    from streamgan.writing.sinks import VideoFileSink
+
+    request = plan.request
+    from_file = plan.source is VideoFile and not plan.source.live and os.path.isfile(request.input)
+    to_file = plan.sink is VideoFileSink and os.path.isfile(report.output)
+    if request.compare or not (from_file and to_file):
+        return None
+    found = flicker.measure(request.input, report.output, report.frames, plan.selection, plan.budget.decode)
+    if found is None:
+        return None
+    return dataclasses.asdict(found) | {"ratio_over_squared_contrast": found.fair_ratio}
 
 
 def _versions(plan: Plan) -> dict[str, str]:
@@ -152,19 +180,27 @@ def _settings(plan: Plan) -> dict[str, Any]:
     request, encoding = plan.request, plan.encoding
     return {
         "translator": plan.preset.translator,
-        "options": {key: _plain(value) for key, value in dataclasses.asdict(plan.options).items()},
+        "options": _options(plan.options),
         "strength": plan.strength,
+        "temporal": {name: _options(options) for name, _, options in plan.filters},
         "compare": request.compare,
-        "start": _plain(plan.selection.start),
-        "end": _plain(plan.selection.end),
+        **{key: _plain(value) for key, value in dataclasses.asdict(plan.selection).items()},
         "backend": plan.backend_name,
         "precision": request.precision,
         "codec": encoding.codec,
+        "encoder": encoding.encoder,
+        "lossless": encoding.lossless,
         "crf": encoding.crf,
         "encoder_preset": encoding.preset,
         "audio": encoding.audio,
+        "alpha": encoding.alpha,
         "threads": dataclasses.asdict(plan.budget),
     }
+
+
+def _options(options: Any) -> dict[str, Any]:
+    """The options of a plugin as JSON holds them."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(options).items()}
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -169,10 +170,12 @@ def _span(minimum: float | None, maximum: float | None) -> str:
 
 def _shown(value: object) -> str:
     """A value for a message, cut when it is long, with its type."""
-    text = repr(value)
+    text = _SHORT.repr(value)  # not repr: of lists of lists by the same few names, that is without end
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200, 200
 _WORDS: Mapping[Any, str] = {
     **{int: "a whole number", float: "a number", str: "text", bool: "true or false"},
     **{Path: "a path", type(None): "nothing"},
@@ -211,7 +214,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise PresetError(f"{path}{line}: broken YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the others of values such as 2026-99-99
         raise PresetError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise PresetError(f"{path}: {_shown(content)} found, expected 'key: value' lines")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from streamgan import api, plugins
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import clips: pytest's importlib mode adds no path
 
 from clips import Clip, write_clip, write_model
+
+# OpenCV's own FFmpeg reads this once, when it is used first: tests that use it must not make it talk in others.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 # Run in the background or under nohup, these signals are ignored, and so they would be by what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,28 +16,29 @@ SURFACE = {
     "BackendError": "1",
     "Color": "matrix primaries transfer full_range guessed",
     "Context": "info load_model threads",
-    "Encoding": "codec crf preset threads overwrite copy_from selection audio",
-    "Frame": "image pts time_base duration captured_at time",
+    "Encoding": "codec encoder lossless alpha crf preset threads overwrite copy_from selection audio",
+    "Filter": "Options open apply reset close",
+    "Frame": "image pts time_base duration captured_at alpha fine cut time",
     "Images": "GenericAlias",
     "ModelError": "1",
     "PluginError": "1",
     "PresetError": "2",
-    "Selection": "start end",
-    "Session": "precision multiple_of domains run close",
+    "Selection": "start end frames every stream on_error",
+    "Session": "precision multiple_of domains path run close",
     "Sink": "accepts open write abort close notes stopped",
     "SinkError": "1",
-    "Source": "live accepts info frames close abort notes",
+    "Source": "live accepts info frames close abort notes lost repeated",
     "SourceError": "1",
     "StreamganError": "1",
-    "Translator": "Options batch open translate reset close",
+    "Translator": "Options batch memory open translate reset close",
     "UsageError": "2",
-    "VideoInfo": "width height time_base frame_rate frame_count sample_aspect_ratio color description",
+    "VideoInfo": "width height time_base frame_rate frame_count sample_aspect_ratio color bits alpha description",
     "hookimpl": "HookimplMarker",
     "option": "(default: 'Any', *, minimum: 'float | None' = None, maximum: 'float | None' = None, "
     "choices: 'Sequence[str] | None' = None, live: 'bool' = False, help: 'str' = '') -> 'Any'",
 }
 """Each public name with its members, exit code, signature or type."""
-HOOKS = {"backends", "commands", "methods", "presets", "sinks", "sources", "translators"}
+HOOKS = {"backends", "commands", "filters", "methods", "presets", "sinks", "sources", "translators"}
 
 
 def public() -> set[str]:

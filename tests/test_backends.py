@@ -9,7 +9,7 @@ import pytest
 from clips import write_model
 
 from streamgan import api
-from streamgan.backends import OnnxRuntime, choose
+from streamgan.models.backends import OnnxRuntime, choose
 
 
 def fake(rank: int, usable: bool = True) -> type[api.Backend]:

@@ -100,6 +100,7 @@ def _prepare_errors(folder: Path) -> None:
     for name, text in texts.items():
         (folder / name).write_text(text)
     (folder / "taken.mp4").write_bytes(b"precious")
+    (folder / "empty").mkdir()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,14 @@ def _prepare_errors(folder: Path) -> None:
         ("clip.mp4 -p inverted.yaml -o nowhere/out.mp4", 1, "nowhere"),
         ("clip.mp4 -p inverted.yaml -o notes.txt/out.mp4", 1, "notes.txt"),
         ("clip.mp4 -p inverted.yaml --output=", 2, "-o: is empty"),
-        (". -p inverted.yaml", 1, ": a folder, not a video file"),
+        ("empty -p inverted.yaml", 1, "empty: a folder, not a video file"),
+        ("clip.mp4 empty -p inverted.yaml", 1, "empty: a folder with neither films nor images"),
+        ("-p inverted.yaml", 2, "Missing argument 'INPUT...'"),
+        ("clip.mp4 taken.mp4 -p inverted.yaml -o x.mp4", 2, "-o x.mp4: one output for several inputs"),
+        ("clip.mp4 taken.mp4 -p inverted.yaml --report x.json", 2, "--report x.json: one record for 2 films"),
+        ("clip.mp4 -p inverted.yaml --shard 3/2", 2, "--shard 3/2: expected I/N"),
+        ("--manifest none.txt -p inverted.yaml", 2, r"none.txt: cannot be read \(No such file"),
+        ("notes.txt -p inverted.yaml -o new/", 1, "notes.txt"),
         ("/dev/null -p inverted.yaml -o out.mp4", 1, "/dev/null: not a video file"),
         ("clip.mp4 -p complex-key.yaml", 2, "complex-key.yaml:1: broken YAML: a key must be a word, not a mapping"),
         ("clip.mp4 -p inverted.yaml --start 99999999999999999999999999", 1, "no frame from 1e.26 s"),

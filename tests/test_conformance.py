@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from streamgan import api, testing
-from streamgan.backends import OnnxRuntime
-from streamgan.testing import BackendTests, TranslatorTests
-from streamgan.translate import ModelTranslator
+from streamgan.models.backends import OnnxRuntime
+from streamgan.models.translate import ModelTranslator
+from streamgan.testing import BackendTests, FilterTests, TranslatorTests
 
 
 class TestModelTranslator(TranslatorTests):
@@ -138,6 +138,63 @@ def test_the_suite_says_what_is_wrong(test: str, members: dict[str, Any], messag
     getattr(suite, f"test_{test}")(Good)
     with pytest.raises((AssertionError, api.StreamganError), match=message):
         getattr(suite, f"test_{test}")(faulty(**members))
+
+
+class GoodFilter(api.Filter):
+    """What the faulty filters below are made of: an average with the result before."""
+
+    past: Any = None
+
+    def apply(self, images: api.Images, made: api.Images) -> api.Images:
+        """One after the other."""
+        results = []
+        for image in made:
+            self.past = image if self.past is None else self.past // 2 + image // 2
+            results.append(self.past)
+        return np.stack(results)
+
+    def reset(self) -> None:
+        """Begins anew."""
+        self.past = None
+
+
+class TestGoodFilter(FilterTests):
+    """The suite passes what keeps to the contract."""
+
+    @pytest.fixture
+    def filter_class(self) -> type[GoodFilter]:
+        """What to test."""
+        return GoodFilter
+
+
+def reusing_filter() -> Callable[[Any, api.Images, api.Images], api.Images]:
+    """An apply that always writes into the same memory."""
+    translate = reusing()
+    return lambda self, images, made: translate(self, made)
+
+
+def counting_pictures() -> Callable[[Any, api.Images, api.Images], api.Images]:
+    """An apply whose result depends on how many pictures come at once."""
+    return lambda _, images, made: np.full_like(made, len(made))
+
+
+@pytest.mark.parametrize(
+    ("test", "members", "message"),
+    [
+        ("keeps_number_size_and_type", {"apply": lambda _, images, made: made / 255}, "uint8 must be returned"),
+        ("keeps_number_size_and_type", {"apply": lambda _, images, made: made[:1]}, r"for 2 pictures \(2, H, W, 3\)"),
+        ("keeps_number_size_and_type", {"apply": lambda _, images, made: images}, r"\(1, 96, 128, 3\) must be"),
+        ("leaves_its_input_alone", {"apply": lambda _, images, made: overwrite(images)}, "apply changed the source"),
+        ("leaves_its_input_alone", {"apply": lambda _, images, made: overwrite(made)}, "apply changed the translation"),
+        ("leaves_its_output_alone", {"apply": reusing_filter()}, "overwrote an earlier"),
+        ("the_number_of_pictures_at_once_does_not_matter", {"apply": counting_pictures()}, "how many pictures come"),
+        ("reset_forgets", {"reset": lambda _: None}, "another result after reset"),
+        ("options_are_typed_and_frozen", {"Options": Thawed}, "Options must be frozen"),
+    ],
+)
+def test_the_suite_of_filters_says_what_is_wrong(test: str, members: dict[str, Any], message: str) -> None:
+    with pytest.raises((AssertionError, api.StreamganError), match=message):
+        getattr(FilterTests(), f"test_{test}")(type("Faulty", (GoodFilter,), members))
 
 
 @pytest.mark.parametrize(("size", "name"), [((64, 48), "a.mp4"), ((53, 37), "b.mkv")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import struct
-import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -14,46 +13,16 @@ import cv2
 import numpy as np
 import pytest
 from clips import picture, read_pts
+from imagefiles import SIZE, chunk, indices, read, save, write
 
 from streamgan import pipeline
-from streamgan.animations import AnimationSink
-from streamgan.api import Encoding, Frame, Selection, Sink, SinkError, SourceError, UsageError, VideoInfo
+from streamgan.api import Encoding, Frame, Selection, SinkError, SourceError, UsageError, VideoInfo
 from streamgan.images import ImageFiles, ImageSink
 from streamgan.plugins import Registry
-from streamgan.sources import VideoFile
+from streamgan.reading.sources import VideoFile
+from streamgan.writing.animations import AnimationSink
 
 MakeClip = Callable[..., Path]
-SIZE = (64, 48)
-
-
-def save(path: Path, index: int = 0, size: tuple[int, int] = SIZE) -> Path:
-    """A numbered picture in a file."""
-    cv2.imwrite(str(path), picture(index, size)[..., ::-1])
-    return path
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    """A chunk of a PNG, by the specification."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def read(location: object, selection: Selection | None = None) -> list[Frame]:
-    with ImageFiles(str(location), selection or Selection()) as source:
-        return list(source.frames())
-
-
-def indices(frames: list[Frame]) -> list[int]:
-    """Which numbered pictures these are."""
-    return [round((int(frame.image[0, 0, 2]) - 16) / 4) for frame in frames]
-
-
-def write(sink: Sink, count: int = 1, rate: int = 25, size: tuple[int, int] = SIZE) -> Sink:
-    """Writes numbered pictures through a sink."""
-    with sink:
-        sink.open(VideoInfo(*size, Fraction(1, rate), Fraction(rate)))
-        for index in range(count):
-            sink.write(Frame(picture(index, size), index, Fraction(1, rate), 1))
-    return sink
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif", "ppm", "jpg", "webp", "JPG"])
@@ -125,26 +94,16 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
         assert np.abs(frame.image.astype(int) - upright).mean() < 3, name
 
 
-def test_alpha_is_shown_over_white_and_said(tmp_path: Path) -> None:
-    alpha = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
-    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([picture(0)[..., ::-1], alpha]))
-    cv2.imwrite(str(tmp_path / "b.png"), np.dstack([picture(0)[..., ::-1], np.full((48, 64), 255, np.uint8)]))
-    with ImageFiles(str(tmp_path)) as source:
-        shown, opaque = source.frames()
-        assert source.notes == ["1 image: transparent pixels are shown over white"]
-    share = alpha[..., None] / 255
-    assert np.abs(shown.image - (picture(0) * share + 255 * (1 - share))).max() <= 0.51
-    assert np.array_equal(opaque.image, picture(0))
-
-
-def test_sixteen_bits_are_rounded_and_said(tmp_path: Path) -> None:
-    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    cv2.imwrite(str(tmp_path / "grey.png"), levels)
-    cv2.imwrite(str(tmp_path / "rgb.tif"), np.dstack([levels] * 3))
-    with ImageFiles(str(tmp_path)) as source:
-        for frame in source.frames():
-            assert np.array_equal(frame.image, np.dstack([np.rint(levels / 257).astype(np.uint8)] * 3))
-        assert source.notes == ["2 images: 16 bits were rounded to 8"]
+def test_every_and_frames(tmp_path: Path) -> None:
+    for index in range(10):
+        save(tmp_path / f"{index}.png", index)
+    with ImageFiles(f"{tmp_path}@10", Selection(every=3)) as source:
+        assert (source.info.frame_count, source.info.frame_rate) == (4, Fraction(10, 3))
+        frames = list(source.frames())
+    assert indices(frames) == [0, 3, 6, 9] and [frame.pts for frame in frames] == [0, 3, 6, 9]
+    assert [frame.duration for frame in frames] == [3, 3, 3, 1]
+    assert indices(read(tmp_path, Selection(frames=2))) == [0, 1]
+    assert indices(read(tmp_path, Selection(start=Fraction(1, 5), every=2, frames=2))) == [5, 7]
 
 
 def test_one_size_only(tmp_path: Path) -> None:
@@ -160,7 +119,6 @@ def test_refusals_name_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "moving.png").write_bytes(png[:33] + chunk(b"acTL", b"\0\0\0\2\0\0\0\0") + png[33:])
-    write(AnimationSink(str(tmp_path / "moving.webp")), 3)
     cv2.imwrite(str(tmp_path / "float.tif"), np.zeros((4, 4, 3), np.float32))
     (tmp_path / "none").mkdir()
     for name, reason in {
@@ -170,7 +128,6 @@ def test_refusals_name_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str
         "text.jpg": "of another kind",
         "absent.png": "no such file",
         "moving.png": "an animated PNG",
-        "moving.webp": "an animated WebP",
         "float.tif": "float32 pixels",
         "none": "a folder, not a video file, and no images in it",
         "none/*.png": "no image is named like this",

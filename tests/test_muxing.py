@@ -16,8 +16,8 @@ import pytest
 from clips import picture, read_pts
 
 from streamgan.api import Encoding, Selection
-from streamgan.sinks import VideoFileSink
-from streamgan.sources import WHOLE, VideoFile
+from streamgan.reading.sources import WHOLE, VideoFile
+from streamgan.writing.sinks import VideoFileSink
 
 MakeClip = Callable[..., Path]
 RATE = 48000

@@ -16,6 +16,8 @@ PROJECTS = {
     "training": {"streamgan_training"},
     "plugins/hello": {"streamgan_hello.py"},
     "plugins/openvino": {"streamgan_openvino.py"},
+    "plugins/ray": {"streamgan_ray"},
+    "plugins/smooth": {"streamgan_smooth"},
 }
 
 

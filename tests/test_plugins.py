@@ -221,14 +221,77 @@ def register_presets(register):
 
 def test_built_ins_come_through_the_hooks() -> None:
     registry = plugins.load()
-    assert {each.plugin for each in registry.sinks.values()} >= {"streamgan.sinks"}
-    assert registry.translators["model"].plugin == "streamgan.translate"
+    assert {each.plugin for each in registry.sinks.values()} >= {"streamgan.writing.sinks"}
+    assert registry.translators["model"].plugin == "streamgan.models.translate"
     assert set(plugins.BUILT_IN) <= set(registry.plugins)
 
 
 def test_every_hook_is_documented() -> None:
+    headings = set((Path(__file__).parent.parent / "docs" / "plugins.md").read_text().splitlines())
     for hook in plugins.HOOKS:
         assert getattr(hookspecs, hook).__doc__
+        assert f"### {hook}" in headings, f"docs/plugins.md has no heading '### {hook}'"
+
+
+FILTER = """
+import dataclasses
+from streamgan import api
+
+class Calm(api.Filter):
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        strength: float = api.option(0.5, minimum=0, maximum=1)
+
+    def apply(self, images, made):
+        return made
+
+@api.hookimpl
+def register_filters(register):
+    register("{name}", Calm)
+"""
+
+
+def test_filters(tmp_path: Path) -> None:
+    registry = load_one(tmp_path, FILTER.format(name="calm"))
+    assert registry.filter("calm").__name__ == "Calm"
+    with pytest.raises(api.UsageError, match="no filter is called 'clam'; did you mean 'calm'"):
+        registry.filter("clam")
+    thawed, other = FILTER.replace("(frozen=True)", ""), FILTER.replace("api.Filter", "")
+    assert "Calm.Options must be a class" in failure_of(tmp_path, thawed.format(name="calm"))
+    assert "is not a subclass of api.Filter" in failure_of(tmp_path, other.format(name="calm"))
+
+
+def test_a_filter_of_our_own_that_is_not_installed_says_how_to_get_it() -> None:
+    with pytest.raises(api.UsageError, match="called 'smooth'; install it with: pip install streamgan-smooth"):
+        plugins.Registry().filter("smooth")
+    with pytest.raises(api.UsageError, match="called 'smoth'; did you mean 'smooth'"):
+        plugins.Registry().filter("smoth")
+
+
+def filters_of(tmp_path: Path, temporal: str, smooth: float | None = None) -> list[tuple[str, object]]:
+    """The names and options of the filters of a plan, made of a preset's ``temporal`` and ``--smooth``."""
+    from streamgan import plan
+
+    registry = load_one(tmp_path, FILTER.format(name="calm"))
+    registry.filters["smooth"] = registry.filters["calm"]
+    (tmp_path / "x.yaml").write_text(f"title: x\ntranslator: model\ntemporal: {temporal}\n")
+    request = plan.Request.of(input="x", preset="x", smooth=smooth)
+    found = plan.resolve_filters(request, plan.Preset.load(tmp_path / "x.yaml"), registry)
+    return [(name, options.strength) for name, _, options in found]
+
+
+def test_the_filters_of_a_preset_and_of_the_request(tmp_path: Path) -> None:
+    assert filters_of(tmp_path, "{}") == []
+    assert filters_of(tmp_path, "{}", 0.3) == [("smooth", 0.3)]
+    assert filters_of(tmp_path, "{calm: {}, smooth: 0.7}") == [("calm", 0.5), ("smooth", 0.7)]
+    assert filters_of(tmp_path, "{smooth: 0.7, calm: 1}", 0.2) == [("smooth", 0.2), ("calm", 1.0)]
+    assert filters_of(tmp_path, "{smooth: 0.7, calm: 1}", 0) == [("calm", 1.0)]
+    with pytest.raises(api.PresetError, match=r"x.yaml: temporal.calm: unknown key 'stregth'; did you mean 'strength'"):
+        filters_of(tmp_path, "{calm: {stregth: 1}}")
+    with pytest.raises(api.PresetError, match=r"temporal.calm.*strength.* 2.* expected 0 to 1"):
+        filters_of(tmp_path, "{calm: 2}")
+    with pytest.raises(api.UsageError, match="--smooth nan: must be from 0 to 1"):
+        filters_of(tmp_path, "{}", float("nan"))
 
 
 def test_two_entry_points_of_one_distribution(monkeypatch: pytest.MonkeyPatch) -> None:

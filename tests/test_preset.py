@@ -31,12 +31,23 @@ def test_load(tmp_path: Path) -> None:
         ("title: x\ntranslator: model\nstrength: 1.5\n", "strength: 1.5 given, expected 0 to 1"),
         ("title: x\ntranslator: model\npath: /etc\n", "unknown key 'path'"),
         ("title: x\ntranslator: [\n", "broken.yaml:3: broken YAML"),
+        ("title: x\ntranslator: model\ntemporal: 0.5\n", "temporal: 0.5 .* expected 'key: value' lines"),
+        ("title: x\ntranslator: model\ntemporal: {smooth: high}\n", "temporal.smooth: 'high' given, expected a stren"),
+        ("title: x\ntranslator: model\ntemporal: {smooth: true}\n", "temporal.smooth: True given, expected a strength"),
+        ("title: x\ntranslator: model\ntemporal: {smooth:}\n", "temporal.smooth: None given, expected a strength"),
     ],
 )
 def test_errors_name_the_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(api.PresetError, match=message) as caught:
         Preset.load(write(tmp_path / "broken.yaml", text))
     assert str(tmp_path / "broken.yaml") in str(caught.value)
+
+
+def test_a_number_alone_is_the_strength_of_a_filter(tmp_path: Path) -> None:
+    text = "title: x\ntranslator: model\ntemporal: {smooth: 0.7, other: {lines: 90}, third: 1}\n"
+    temporal = Preset.load(write(tmp_path / "calm.yaml", text)).temporal
+    assert temporal == {"smooth": {"strength": 0.7}, "other": {"lines": 90}, "third": {"strength": 1}}
+    assert list(temporal) == ["smooth", "other", "third"]  # the order in which they work
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

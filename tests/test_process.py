@@ -108,6 +108,13 @@ def test_a_translator_that_hangs_is_given_up(folder: Path) -> None:
     assert outputs(folder) == []
 
 
+def test_a_translator_that_does_not_come_back_ends_the_run(folder: Path) -> None:
+    child = start(folder, "run clip.mp4 -p hangs.yaml -o out.mp4 --timeout 1", ("-c", PATIENT))
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 1 and "translator 'hangs' did not return for 1 s, after frame 0; --timeout" in errors
+    assert errors.count("\n") == 1 and outputs(folder) == []
+
+
 def test_a_translator_that_ends_the_program_is_named(folder: Path) -> None:
     child = start(folder, "run clip.mp4 -p exits.yaml -o out.mp4")
     _, errors = child.communicate(timeout=60)
@@ -119,7 +126,7 @@ def test_of_two_at_once_one_wins(folder: Path) -> None:
     children = [start(folder, "run clip.mp4 -p slow.yaml -o out.mp4 -q") for _ in range(2)]
     errors = [child.communicate(timeout=60)[1] for child in children]
     lost = [error for child, error in zip(children, errors, strict=True) if child.returncode]
-    assert len(lost) == 1 and ("nothing was replaced" in lost[0] or "exists already" in lost[0])
+    assert len(lost) == 1 and ("another run is making it" in lost[0] or "exists already" in lost[0])
     assert outputs(folder) == ["out.mp4"] and len(read_pts(folder / "out.mp4")) == 12
 
 

@@ -10,6 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401 - before av: loaded after it, OpenCV's window library fails
+
+# isort: split
+import av
+import numpy as np
 import pytest
 from clips import read_pts
 
@@ -31,7 +36,7 @@ def run(make_clip: Make, make_preset: Preset, negative_model: Path, registry: pl
     """Translates a clip of 20 frames with a model and a record; returns the folder."""
 
     def go(**fields: Any) -> Path:
-        source = make_clip(name="in.mkv", audio=True)
+        source = make_clip(name="in.mkv", audio=True, title="A film")
         given = {
             "input": str(source),
             "preset": make_preset("model", model=negative_model.name),
@@ -52,7 +57,8 @@ def test_a_record_says_what_was_done_with_what(run: Callable[..., Path]) -> None
     assert content["output"]["sha256"] == sha256(folder / "out.mp4")
     assert [each["sha256"] for each in content["models"]] == [sha256(folder / "negative.onnx")]
     assert content["preset"]["sha256"] == sha256(folder / "trial.yaml")
-    assert content["frames"] == {"in": 15, "out": len(read_pts(folder / "out.mp4")), "dropped": 0}
+    none = dict.fromkeys(("dropped", "lost", "repeated", "resumed"), 0)
+    assert content["frames"] == {"in": 15, "out": len(read_pts(folder / "out.mp4"))} | none
     assert set(content["seconds"]) == {"total", "decode", "translate", "encode"}
     assert all(0 < seconds < 60 for seconds in content["seconds"].values())
     settings = content["settings"]
@@ -61,6 +67,33 @@ def test_a_record_says_what_was_done_with_what(run: Callable[..., Path]) -> None
     assert {"streamgan", "av", "ffmpeg", "onnxruntime", "numpy"} <= set(content["versions"])
     assert content["versions"]["streamgan"] == streamgan.__version__
     assert sorted(os.listdir(folder)) == ["in.mkv", "negative.onnx", "out.mp4", "run.json", "trial.yaml"]
+
+
+def changes(path: Path) -> float:
+    """Mean squared change between the frames of a film, of values in [0, 1]."""
+    with av.open(str(path)) as container:
+        images = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]) / 255
+    return float(np.square(np.diff(images, axis=0)).mean())
+
+
+def test_the_flicker_of_input_and_output_is_in_it(run: Callable[..., Path]) -> None:
+    folder = run()
+    measured = json.loads((folder / "run.json").read_text())["warping_error"]
+    # The clip stands still but for its blue, which over a gradient looks a little like motion; the model inverts it.
+    given, made = changes(folder / "in.mkv"), changes(folder / "out.mp4")
+    assert given / 2 < measured["input"] < given * 2
+    assert measured["output"] / measured["input"] == pytest.approx(made / given, rel=0.3)
+    assert measured["contrast_ratio"] == pytest.approx(1, abs=0.05) and measured["pairs"] == 12
+    fair = measured["output"] / measured["input"] / measured["contrast_ratio"] ** 2
+    assert measured["ratio_over_squared_contrast"] == pytest.approx(fair) and 0 < measured["followed"] <= 1
+
+
+@pytest.mark.parametrize("fields", [{"compare": True}, {"output": "null:"}, {"output": "out.gif"}, {"end": 0.04}])
+def test_what_is_no_film_to_a_film_is_not_measured(
+    run: Callable[..., Path], fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads((run(**fields) / "run.json").read_text())["warping_error"] is None
 
 
 def test_notes_are_in_it(run: Callable[..., Path]) -> None:
@@ -136,7 +169,8 @@ def test_show_prints_it(run: Callable[..., Path], capsys: pytest.CaptureFixture[
         ["run"],
         ["sha256", sha256(folder / "in.mkv")],
         ["sha256", sha256(folder / "negative.onnx")],
-        ["out", "15"],
+        ["out", "15", *["written", "to", "the", "output"]],
+        ["lost", "0", *["could", "not", "be", "decoded,", "and", "were", "left", "out"]],
         ["start", "0.2"],
         ["end", "-"],
         ["compare", "no"],
@@ -169,9 +203,27 @@ def test_show_refuses_what_is_no_record(
     assert message in line and captured.out == ""
 
 
+def test_show_prints_the_record_of_an_older_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older = {"format": 1, "frames": {"in": 3, "out": 3, "dropped": 0}, "notes": []}
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    assert execute(["show", str(tmp_path / "run.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "written to the output" in printed and "lost" not in printed and "warping" not in printed
+
+
+@pytest.mark.parametrize(("error", "words"), [(None, "-  not measured"), (0.000123, "0.000123  mean squared change")])
+def test_show_says_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: float | None, words: str
+) -> None:
+    measured = None if error is None else {"input": error, "output": 2 * error}
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, "frames": {}, "warping_error": measured}))
+    assert execute(["show", str(tmp_path / "run.json")]) == 0
+    assert words in capsys.readouterr().out
+
+
 def test_show_prints_whatever_a_record_may_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = {"format": 1, "frames": {"in": None}, "new": {"deep": {"deeper": [1, True]}}, "list": [[1], "a\nb"], "x": 1.5}
     (tmp_path / "run.json").write_text(json.dumps(odd))
     assert execute(["show", str(tmp_path / "run.json")]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert {"in  -", "deep.deeper  [1, True]", "[1]", "a b", "x  1.5"} <= set(lines)
+    assert {"in  -  decoded from the input", "deep.deeper  [1, True]", "[1]", "a b", "x  1.5"} <= set(lines)

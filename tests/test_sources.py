@@ -11,8 +11,8 @@ import pytest
 from clips import picture, read_pts
 
 from streamgan.api import Selection, SourceError
-from streamgan.sources import Camera, VideoFile
-from streamgan.timeline import Timeline
+from streamgan.reading.cameras import Camera
+from streamgan.reading.sources import VideoFile
 
 MakeClip = Callable[..., Path]
 NTSC = Fraction(1001, 30000)
@@ -139,11 +139,3 @@ def test_a_camera_that_is_not_there_is_one_line(location: str, capfd: pytest.Cap
 def test_camera_takes_numbers_and_device_files() -> None:
     assert Camera.accepts("0") and Camera.accepts("/dev/video2")
     assert not Camera.accepts("0.mp4")
-
-
-def test_timeline_passes_a_good_clock_and_mends_a_bad_one() -> None:
-    assert [Timeline(30).place(tick, 1) for tick in (7,)] == [7]
-    mixed = Timeline(30)
-    assert [mixed.place(tick, 2) for tick in (0, 2, 6, 4, 8, None, 100)] == [0, 2, 6, 7, 8, 10, 100]
-    restarted = Timeline(30)
-    assert [restarted.place(tick, 2) for tick in (100, 102, 0, 2)] == [100, 102, 104, 106]

@@ -12,11 +12,11 @@ import pytest
 from clips import write_model
 
 from streamgan import api
-from streamgan.backends import OnnxRuntime
 from streamgan.cli.program import execute
 from streamgan.model import read_card
+from streamgan.models.backends import OnnxRuntime
+from streamgan.models.translate import ModelTranslator, enlarge_bilinear, enlarge_guided, fit, pad
 from streamgan.testing import make_clip, make_images, make_model, reference
-from streamgan.translate import ModelTranslator, enlarge_bilinear, enlarge_guided, fit, pad
 
 
 def opened(path: Path, multiple_of: int = 1, **options: object) -> ModelTranslator:

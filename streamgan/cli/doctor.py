@@ -96,7 +96,7 @@ def _states(registry: plugins.Registry) -> dict[str, api.Availability]:
 
 def _backends(registry: plugins.Registry) -> list[tuple[str, str, str, str, str]]:
     """A row for each backend; the one that would be used says so."""
-    from streamgan import backends
+    from streamgan.models import backends
 
     try:
         chosen, _, why = backends.choose({name: each.value for name, each in registry.backends.items()})

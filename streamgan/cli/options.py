@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -13,6 +13,30 @@ from streamgan.api import Encoding, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?|\.\d+)")
+
+
+class Grouped(click.Command):
+    """A command whose help shows its options in groups.
+
+    Args:
+        groups: names of parameters by the title of their group, in the order of the help; those that are in none of
+            them stand in the first.
+    """
+
+    def __init__(self, *args: Any, groups: Mapping[str, tuple[str, ...]], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.groups = groups
+        """As given."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes a section for each group."""
+        every = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        left = {param.name: param.get_help_record(ctx) for param in every}
+        grouped = [(title, [left.pop(name, None) for name in names]) for title, names in self.groups.items()]
+        grouped[0][1].extend(left.values())
+        for title, records in grouped:
+            with formatter.section(title):
+                formatter.write_dl([record for record in records if record is not None])
 
 
 class Time(click.ParamType[Fraction]):
@@ -46,7 +70,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"--set {text}: expected key=value, such as --set size=360")
         try:
             values[key.strip()] = yaml.safe_load(value) if value.startswith(("[", "{")) else value
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # the others of values such as 2026-99-99
             raise UsageError(f"--set {text}: the value does not read as a YAML list") from None
     return values
 
@@ -76,6 +100,14 @@ def encoding(command: F) -> F:
     return _apply(
         command,
         click.option("--codec", type=click.Choice(codecs), default="h264", show_default=True, help="Compression."),
+        click.option("--encoder", metavar="NAME", help="What compresses; auto takes hardware that works here."),
+        click.option("--lossless", is_flag=True, help="Lose nothing that the pixel format can hold."),
+        click.option(
+            "--alpha",
+            type=click.Choice(["keep", "drop"]),
+            default="keep",
+            help="What becomes of transparency: an output that cannot keep it is refused.",
+        ),
         click.option("--crf", type=click.IntRange(0, 63), help="Quality, the lower the better."),
         click.option("--encoder-preset", metavar="NAME", help="Effort of the encoder, such as veryfast or slow."),
         click.option("--overwrite", is_flag=True, help="Replace an output that exists."),

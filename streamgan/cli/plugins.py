@@ -9,7 +9,7 @@ import click
 from streamgan import plugins
 from streamgan.cli import table
 
-_KINDS = ("translators", "backends", "sources", "sinks", "presets", "commands")
+_KINDS = tuple(hook.removeprefix("register_") for hook in plugins.HOOKS)
 
 
 @click.command("plugins")

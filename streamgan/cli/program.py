@@ -142,7 +142,10 @@ def execute(arguments: Sequence[str]) -> int:
         _silence()
         return 1
     except StreamganError as error:
-        return _end(str(error), error.exit_code, debug, "" if error.exit_code == _INTERRUPTED else "error: ")
+        status = _end(str(error), error.exit_code, debug, "" if error.exit_code == _INTERRUPTED else "error: ")
+        for note in getattr(error, "__notes__", ()):
+            click.echo(f"note: {note}", err=True)
+        return status
     except OSError as error:  # the machine's doing, as a full disk behind the standard output
         name = f"{error.filename}: " if error.filename else ""
         return _end(f"{name}{error.strerror or error}", 1, debug)

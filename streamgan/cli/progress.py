@@ -18,27 +18,33 @@ _INTERVAL = 2.0
 
 
 @contextlib.contextmanager
-def shown(quiet: bool) -> Iterator[OnProgress | None]:
-    """Gives what a run calls with its progress; everything goes to the standard error."""
+def shown(quiet: bool, title: str = "") -> Iterator[OnProgress | None]:
+    """Gives what a run calls with its progress; everything goes to the standard error.
+
+    Args:
+        quiet: whether nothing is to be shown.
+        title: what stands before it, such as ``3/12 film.mp4``.
+    """
     if quiet:
         yield None
     elif sys.stderr and sys.stderr.isatty():
-        with _bar() as on_progress:
+        with _bar(title) as on_progress:
             yield on_progress
     else:
-        yield _lines()
+        yield _lines(title)
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[OnProgress]:
+def _bar(title: str) -> Iterator[OnProgress]:
     """A bar with frames, fps and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    columns = (BarColumn(bar_width=None), TextColumn("{task.fields[words]}"))
+    name = (TextColumn("{task.description}", markup=False),) if title else ()
+    columns = (*name, BarColumn(bar_width=None), TextColumn("{task.fields[words]}"))
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=None, words="starting")
+        task = bars.add_task(title, total=None, words="starting")
 
         def on_progress(progress: Progress) -> None:
             bars.update(task, completed=progress.frames, total=progress.total, words=words(progress))
@@ -46,7 +52,7 @@ def _bar() -> Iterator[OnProgress]:
         yield on_progress
 
 
-def _lines() -> OnProgress:
+def _lines(title: str) -> OnProgress:
     """Plain lines, not more than one in two seconds."""
     last = 0.0
 
@@ -54,14 +60,14 @@ def _lines() -> OnProgress:
         nonlocal last
         if progress.seconds - last >= _INTERVAL:
             last = progress.seconds
-            click.echo(words(progress), err=True)
+            click.echo(f"{title}: {words(progress)}" if title else words(progress), err=True)
 
     return on_progress
 
 
 def words(progress: Progress) -> str:
     """Progress in words: ``120/900 frames, 24.5 fps, 0:32 left``."""
-    fps = progress.frames / progress.seconds if progress.seconds else 0.0
+    fps = progress.fps
     of = f"/{progress.total}" if progress.total else ""
     left = ""
     if progress.total and fps:

@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as VF
 
 from streamgan.api import UsageError
+from streamgan.motion.flow import dis_flow, trusted
 from streamgan_training.stability import flow
 from streamgan_training.stability.warp import warp_along
 
@@ -44,7 +45,7 @@ def counting(calls: list[int]) -> flow.Engine:
 
     def estimate(first: flow.Image, second: flow.Image) -> flow.Float:
         calls.append(1)
-        return flow.dis_flow(first, second)
+        return dis_flow(first, second)
 
     return flow.Engine("counting", estimate)
 
@@ -67,7 +68,7 @@ def test_the_mask_is_that_of_the_formula() -> None:
     random = np.random.default_rng(3)
     backward, forward = (cv2.GaussianBlur(random.normal(0, 9, (24, 32, 2)), (0, 0), 3).astype(np.float32) for _ in "bf")
     forward += -backward
-    mask = flow.trusted(backward, forward)
+    mask = trusted(backward, forward)
     checked = 0
     for y in range(1, 23):
         for x in range(1, 31):

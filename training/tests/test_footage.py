@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from streamgan.api import SinkError, SourceError, UsageError
-from streamgan.sources import VideoFile
+from streamgan.reading.sources import VideoFile
 from streamgan.testing import make_clip
 from streamgan_training.frames import data, footage, shots
 from streamgan_training.frames import film as films

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamgan_training.stability.flow import flow_and_mask, positions
+from streamgan.motion.flow import flow_and_mask, positions
 
 Image = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]

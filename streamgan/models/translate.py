@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
@@ -11,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgan import api, settings
+from streamgan.models import sharednorm, tiles
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 """One picture: ``(H, W, 3)`` uint8 RGB."""
@@ -19,6 +23,7 @@ Room: TypeAlias = npt.NDArray[np.int16]
 
 _RADIUS, _EPSILON = 3, (0.04 * 255) ** 2
 _UNIT, _STEEPEST = 4096, 7.0
+_SMALLEST_TILE = 64
 
 
 class ModelTranslator(api.Translator):
@@ -33,6 +38,10 @@ class ModelTranslator(api.Translator):
         upsample: str = api.option(
             "guided", choices=("guided", "bilinear"), live=True, help="how a smaller result gets the details back"
         )
+        tile: int = api.option(
+            0, minimum=0, help="side of the tiles that a larger picture is shown in, in pixels; 0 for no tiles"
+        )
+        overlap: int = api.option(64, minimum=16, help="what neighbouring tiles share, in pixels; at most half a tile")
         domain: str = api.option("", live=True, help="what a model of several domains translates to: name or number")
 
     options: Options
@@ -41,12 +50,20 @@ class ModelTranslator(api.Translator):
         """Loads the model.
 
         Raises:
-            PresetError: if no model is named, or a domain is missing or unknown.
-            ModelError: or BackendError, if the model cannot be loaded.
+            PresetError: if no model is named, a domain is missing or unknown, or tiles are too small.
+            ModelError: or BackendError, if the model cannot be loaded, or cannot work in tiles.
         """
         if not self.options.model:
             raise api.PresetError("translator model: option 'model' is missing; name the model file")
+        if self.options.tile and self.options.tile < max(_SMALLEST_TILE, 2 * self.options.overlap):
+            raise api.PresetError(
+                f"translator model: tile: {self.options.tile} given, expected 0, or at least {_SMALLEST_TILE} and "
+                f"twice the overlap, which is {self.options.overlap}"
+            )
+        self._folders = contextlib.ExitStack()
         self._session = context.load_model(self.options.model)
+        if self.options.tile:
+            self._session = self._in_tiles(self._session, context)
         self._room: Room | None = None
         self._inputs(1)  # a wrong domain ends the run before it begins
 
@@ -67,6 +84,22 @@ class ModelTranslator(api.Translator):
         results = [enlarge(*three, self._room) for three in zip(made, seen, images, strict=True)]
         return results[0][None] if len(results) == 1 else np.stack(results)
 
+    def _in_tiles(self, session: api.Session, context: api.Context) -> api.Session:
+        """The model, shown tiles; itself if a tile holds the whole picture."""
+        side, overlap = self.options.tile, self.options.overlap
+        if max(fit((context.info.width, context.info.height), self.options.size)) <= side:
+            return session
+        path = session.path or Path(self.options.model)
+        with contextlib.ExitStack() as folders:
+            folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="streamgan-tiles-"))
+            derived = sharednorm.derive(path, Path(folder))
+            if derived is None:
+                return tiles.TiledSession(session, None, side=side, overlap=overlap)
+            session.close()
+            shown, measure = context.load_model(str(derived.tiles)), context.load_model(str(derived.measure))
+            self._folders = folders.pop_all()  # a backend may read the files again
+        return tiles.TiledSession(shown, measure, side=side, overlap=overlap)
+
     def _inputs(self, count: int) -> dict[str, npt.NDArray[np.int64]]:
         """Further inputs for so many pictures: their domain, if the model has several."""
         domains, model = self._session.domains, self.options.model
@@ -83,6 +116,7 @@ class ModelTranslator(api.Translator):
         """Frees the model."""
         if hasattr(self, "_session"):
             self._session.close()
+            self._folders.close()
 
 
 def find_domain(given: str, domains: Sequence[str], model: str) -> int:

@@ -1,15 +1,4 @@
-"""For the tests of plugins: conformance suites, a tiny model file and synthetic clips.
-
-A plugin subclasses a suite and gives one fixture; it inherits a test for every line of the contract in
-`streamgan.api`::
-
-    class TestNegative(TranslatorTests):
-        @pytest.fixture
-        def translator_class(self):
-            return Negative
-
-Needs pytest; `make_model` needs the ``onnx`` package. The runtime imports nothing from here.
-"""
+"""Conformance suites: a test for every line of the contracts in `streamgan.api`."""
 
 from __future__ import annotations
 
@@ -18,172 +7,15 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from streamgan import api, model, settings
+from streamgan import api, settings
+from streamgan.testing.synthetic import make_images, make_model, reference
 
-_LAYOUTS = ((1, 48, 64), (2, 48, 64), (3, 48, 64), (1, 37, 53), (2, 1, 1), (1, 53, 37))
-"""(N, H, W) that a translator and a backend must take."""
-_WEIGHTS = np.linspace(-0.25, 0.4, 81, dtype=np.float32).reshape(3, 3, 3, 3)  # (out, in, row, column)
-_DOMAIN_STEP = 0.25
-
-
-def make_images(count: int = 2, height: int = 48, width: int = 64, seed: int = 0) -> api.Images:
-    """Noise over a gradient: ``(count, height, width, 3)`` uint8 RGB, read-only, as the runtime passes pictures."""
-    random = np.random.default_rng(seed)
-    gradient = np.linspace(0, 200, width)[None, None, :, None]  # (1, 1, W, 1)
-    images: api.Images = (gradient + random.integers(0, 56, (count, height, width, 3))).astype(np.uint8)
-    images.setflags(write=False)
-    return images
-
-
-def make_model(path: Path, domains: Sequence[str] = ()) -> Path:
-    """Writes a tiny model file with a card: one convolution of 3x3. `reference` says what it computes.
-
-    Args:
-        path: the ``.onnx`` file.
-        domains: names; with them the model has the further input ``domain``, ``(N,)`` int64.
-    """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    node = helper.make_node
-    shape: list[str | int | None] = ["N", "H", "W", 3]
-    constants: dict[str, Any] = {"half": np.float32(127.5), "one": np.float32(1), "minus_one": np.float32(-1)}
-    nodes = [
-        node("Cast", [model.INPUT], ["float"], to=TensorProto.FLOAT),
-        node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        node("Div", ["planes", "half"], ["scaled"]),
-        node("Sub", ["scaled", "one"], ["centred"]),
-        node("Conv", ["centred", "weights"], ["made"], pads=[1, 1, 1, 1]),
-        *_domain_nodes(bool(domains)),
-        node("Clip", ["moved", "minus_one", "one"], ["clipped"]),
-        node("Add", ["clipped", "one"], ["shifted"]),
-        node("Mul", ["shifted", "half"], ["levels"]),
-        node("Round", ["levels"], ["rounded"]),
-        node("Transpose", ["rounded"], ["pictures"], perm=[0, 2, 3, 1]),
-        node("Cast", ["pictures"], [model.OUTPUT], to=TensorProto.UINT8),
-    ]
-    constants["weights"] = _WEIGHTS
-    inputs = [helper.make_tensor_value_info(model.INPUT, TensorProto.UINT8, shape)]
-    if domains:
-        inputs.append(helper.make_tensor_value_info("domain", TensorProto.INT64, ["N"]))
-        constants |= {"quarter": np.float32(_DOMAIN_STEP), "as_planes": np.array([-1, 1, 1, 1])}
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        inputs,
-        [helper.make_tensor_value_info(model.OUTPUT, TensorProto.UINT8, shape)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(proto, str(path))
-    card = model.ModelCard("tiny", "none", "any to any", "CC0-1.0", "streamgan.testing", model.SizeRule(1, (64, 48), 3))
-    card = dataclasses.replace(card, domains=tuple(domains), inputs=("domain",) if domains else ())
-    model.write_card(path, card)
-    return path
-
-
-def _domain_nodes(wanted: bool) -> list[Any]:
-    """The nodes that brighten each picture by its domain's number; one that does nothing if there are no domains."""
-    from onnx import TensorProto, helper
-
-    if not wanted:
-        return [helper.make_node("Identity", ["made"], ["moved"])]
-    cast = helper.make_node("Cast", ["domain"], ["numbers"], to=TensorProto.FLOAT)
-    shape = helper.make_node("Reshape", ["numbers", "as_planes"], ["planes_of_numbers"])
-    scale = helper.make_node("Mul", ["planes_of_numbers", "quarter"], ["steps"])
-    return [cast, shape, scale, helper.make_node("Add", ["made", "steps"], ["moved"])]
-
-
-def reference(images: api.Images, domain: npt.NDArray[np.int64] | None = None) -> api.Images:
-    """What the model of `make_model` must return, computed in float64 with numpy alone.
-
-    Args:
-        images: ``(N, H, W, 3)`` uint8 RGB.
-        domain: ``(N,)``, for a model with domains.
-    """
-    centred = np.pad(images.astype(np.float64) / 127.5 - 1, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    height, width = images.shape[1:3]
-    made = np.zeros(images.shape, dtype=np.float64)
-    for row, column in itertools.product(range(3), range(3)):
-        made += centred[:, row : row + height, column : column + width] @ _WEIGHTS[:, :, row, column].T
-    if domain is not None:
-        made += _DOMAIN_STEP * domain[:, None, None, None]
-    return np.rint((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
-def make_clip(
-    path: Path,
-    *,
-    size: tuple[int, int] = (64, 48),
-    frames: int = 12,
-    fps: int = 30,
-    variable_rate: bool = False,
-    audio: bool = False,
-    codec: str = "libx264",
-) -> list[Fraction]:
-    """Writes a clip of a bright square that moves over a gradient.
-
-    Args:
-        path: the file; its ending decides the container.
-        size: (width, height) in pixels; odd sizes are written as 4:4:4.
-        frames: how many.
-        fps: frames per second.
-        variable_rate: whether some frames last two and three times as long.
-        audio: whether a tone of the same length goes with it.
-        codec: FFmpeg's name of the encoder.
-
-    Returns:
-        The time of each frame in seconds.
-    """
-    import av
-
-    ticks = list(itertools.accumulate(itertools.islice(itertools.cycle((1, 2, 3) if variable_rate else (1,)), frames)))
-    times = [Fraction(tick - 1, fps) for tick in ticks]
-    with av.open(str(path), "w") as container:
-        video = cast(av.VideoStream, container.add_stream(codec, rate=fps))
-        video.width, video.height = size
-        video.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
-        video.codec_context.time_base = video.time_base = Fraction(1, fps * 100)
-        sound = container.add_stream("aac", rate=48_000, layout="mono") if audio else None
-        for number, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(_scene(size, number), format="rgb24")
-            frame.pts, frame.time_base = int(time * fps * 100), Fraction(1, fps * 100)
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        if sound is not None:
-            for part in _tone(float(times[-1]) + 1 / fps):
-                container.mux(sound.encode(part))
-            container.mux(sound.encode(None))
-    return times
-
-
-def _scene(size: tuple[int, int], number: int) -> npt.NDArray[np.uint8]:
-    """Picture `number` of a synthetic clip: ``(H, W, 3)`` uint8 RGB."""
-    width, height = size
-    image = np.empty((height, width, 3), dtype=np.uint8)
-    image[..., 0] = np.linspace(30, 200, width)
-    image[..., 1] = np.linspace(30, 200, height)[:, None]
-    image[..., 2] = 100
-    side = max(1, min(size) // 4)
-    left = (number * 2) % max(1, width - side)
-    image[height // 3 : height // 3 + side, left : left + side] = 240
-    return image
-
-
-def _tone(seconds: float) -> Iterator[Any]:
-    """Frames of a 440 Hz tone, 48,000 samples a second, mono."""
-    import av
-
-    for start in range(0, int(seconds * 48_000), 1024):
-        samples = 0.3 * np.sin(2 * np.pi * 440 * np.arange(start, start + 1024) / 48_000)
-        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
-        yield frame
+LAYOUTS = ((1, 48, 64), (2, 48, 64), (3, 48, 64), (1, 37, 53), (2, 1, 1), (1, 53, 37))
+"""(N, H, W) of the pictures that each must take."""
 
 
 class TranslatorTests:
@@ -216,18 +48,11 @@ class TranslatorTests:
 
     def test_options_are_typed_and_frozen(self, translator_class: type[api.Translator]) -> None:
         """`Options` is a frozen dataclass, whose defaults are valid values of the declared types."""
-        options = translator_class.Options
-        assert dataclasses.is_dataclass(options), "Options must be a dataclass"
-        frozen = options.__dataclass_params__.frozen  # type: ignore[attr-defined]
-        assert frozen, "Options must be frozen: @dataclasses.dataclass(frozen=True)"
-        defaults = options()  # raises TypeError if an option has no default
-        where = f"defaults of {translator_class.__name__}.Options"
-        parsed = settings.parse(options, dataclasses.asdict(defaults), where)
-        assert parsed == defaults, "the defaults of Options change when they are read as settings: check their types"
+        _check_options(translator_class)
 
     def test_keeps_number_and_type(self, translator_class: type[api.Translator]) -> None:
         """One picture and several, odd sizes and single pixels."""
-        for count, height, width in _LAYOUTS:
+        for count, height, width in LAYOUTS:
             translator = self.make(translator_class, height, width)
             _check_images(translator.translate(make_images(count, height, width)), count, f"{width}x{height}")
             translator.close()
@@ -287,6 +112,102 @@ class TranslatorTests:
         translator.close()
 
 
+class FilterTests:
+    """The contract of `api.Filter`. A subclass gives the fixture ``filter_class``.
+
+    A filter that cannot work with its defaults gets values from `options`, and one that loads a model gets it from
+    `load_model`: override them.
+    """
+
+    def options(self) -> Mapping[str, Any]:
+        """Values of options to test with, by name; those not given have their defaults."""
+        return {}
+
+    def load_model(self, location: str) -> api.Session:
+        """Stands for `Context.load_model`."""
+        raise NotImplementedError(f"the filter loads the model {location!r}: override load_model in the test class")
+
+    def make(self, cls: type[api.Filter], height: int = 48, width: int = 64) -> api.Filter:
+        """An opened filter, reset."""
+        made = cls(settings.parse(cls.Options, self.options(), "FilterTests.options"))
+        info = api.VideoInfo(width, height, time_base=Fraction(1, 30), frame_rate=Fraction(30))
+        made.open(api.Context(info, self.load_model, threads=1))
+        made.reset()
+        return made
+
+    def test_is_a_finished_filter(self, filter_class: type[api.Filter]) -> None:
+        """It derives from `api.Filter` and implements `apply`."""
+        assert issubclass(filter_class, api.Filter), f"{filter_class} must derive from api.Filter"
+        missing = getattr(filter_class, "__abstractmethods__", None)
+        assert not missing, f"{filter_class.__name__} does not implement {', '.join(missing or ())}"
+
+    def test_options_are_typed_and_frozen(self, filter_class: type[api.Filter]) -> None:
+        """`Options` is a frozen dataclass, whose defaults are valid values of the declared types."""
+        _check_options(filter_class)
+
+    def test_keeps_number_size_and_type(self, filter_class: type[api.Filter]) -> None:
+        """One picture and several, odd sizes and single pixels; also where the translation is larger."""
+        for (count, height, width), factor in itertools.product(LAYOUTS, (1, 2)):
+            tested, case = self.make(filter_class, height, width), f"{width}x{height} to {factor} times the size"
+            for seed in range(3):
+                made = make_images(count, height * factor, width * factor, seed + 10)
+                result = tested.apply(make_images(count, height, width, seed), made)
+                _check_images(result, count, case)
+                assert result.shape == made.shape, f"{case}: {made.shape} must be returned, got {result.shape}"
+            tested.close()
+
+    def test_leaves_its_input_alone(self, filter_class: type[api.Filter]) -> None:
+        """Source and translation are read-only; writing to them, or making them writable, is an error."""
+        tested, given = self.make(filter_class), (make_images(seed=1), make_images(seed=2))
+        before = [each.copy() for each in given]
+        for _ in range(2):
+            tested.apply(*given)
+        tested.close()
+        for name, each, kept in zip(("source", "translation"), given, before, strict=True):
+            assert np.array_equal(each, kept), f"apply changed the {name}: work on a copy"
+            assert not each.flags.writeable, f"apply made the {name} writable: work on a copy"
+
+    def test_leaves_its_output_alone(self, filter_class: type[api.Filter]) -> None:
+        """What was returned is still being encoded during the next call, so it may not be overwritten."""
+        tested = self.make(filter_class)
+        results = [tested.apply(make_images(seed=seed), make_images(seed=seed + 10)) for seed in (1, 2)]
+        before = [result.copy() for result in results]
+        tested.apply(make_images(seed=3), make_images(seed=13))
+        tested.close()
+        same = all(np.array_equal(result, kept) for result, kept in zip(results, before, strict=True))
+        assert same, "a later call overwrote an earlier result: return a new array each time"
+
+    def test_the_number_of_pictures_at_once_does_not_matter(self, filter_class: type[api.Filter]) -> None:
+        """A film comes out the same however it is cut into calls: an interrupted run may be cut elsewhere."""
+        images, made = make_images(6, seed=1), make_images(6, seed=2)
+        films = []
+        for step in (1, 2, 6):
+            tested = self.make(filter_class)
+            parts = [slice(start, start + step) for start in range(0, 6, step)]
+            films.append(np.concatenate([tested.apply(images[part], made[part]) for part in parts]))
+            tested.close()
+        same = all(np.array_equal(films[0], film) for film in films)
+        assert same, "the result depends on how many pictures come at once: use earlier pictures only, one by one"
+
+    def test_reset_forgets(self, filter_class: type[api.Filter]) -> None:
+        """After `reset` the same pictures give the same result."""
+        tested = self.make(filter_class)
+        results = []
+        for _ in range(2):
+            tested.reset()
+            results.append([tested.apply(make_images(1, seed=n), make_images(1, seed=n + 10)).copy() for n in range(3)])
+        tested.close()
+        same = all(np.array_equal(first, second) for first, second in zip(*results, strict=True))
+        assert same, "the same pictures gave another result after reset: forget all there, and seed what is random"
+
+    def test_closes_at_any_time(self, filter_class: type[api.Filter]) -> None:
+        """`close` works without `open`, and twice."""
+        filter_class(settings.parse(filter_class.Options, self.options(), "FilterTests.options")).close()
+        tested = self.make(filter_class)
+        tested.close()
+        tested.close()
+
+
 class BackendTests:
     """The contract of `api.Backend`. A subclass gives the fixture ``backend_class``; skipped where it is not usable."""
 
@@ -316,7 +237,7 @@ class BackendTests:
     def test_computes_the_model(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
         """The result is that of plain arithmetic to one level, for several sizes and numbers in one session."""
         session = self.load(backend_class, tmp_path)
-        for count, height, width in _LAYOUTS:
+        for count, height, width in LAYOUTS:
             images = make_images(count, height, width)
             result = session.run(images)
             _check_images(result, count, f"{width}x{height}")
@@ -368,6 +289,17 @@ class BackendTests:
         """`load` does not silently compute in another precision than the one asked for."""
         self.load(backend_class, tmp_path).close()
         _refusal(lambda: backend_class().load(tmp_path / "tiny.onnx", threads=1, precision="fp1"))
+
+
+def _check_options(cls: type[api.Translator] | type[api.Filter]) -> None:
+    """Whether `Options` is a frozen dataclass, whose defaults are valid values of the declared types."""
+    options = cls.Options
+    parameters = getattr(options, "__dataclass_params__", None)
+    assert parameters is not None, "Options must be a dataclass"
+    assert parameters.frozen, "Options must be frozen: @dataclasses.dataclass(frozen=True)"
+    defaults = options()  # raises TypeError if an option has no default
+    parsed = settings.parse(options, dataclasses.asdict(defaults), f"defaults of {cls.__name__}.Options")
+    assert parsed == defaults, "the defaults of Options change when they are read as settings: check their types"
 
 
 def _check_images(result: object, count: int, case: str) -> None:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
-from av.packet import Packet
 from av.stream import DataStream, Stream
 
-from streamgan import audio, subtitles
 from streamgan.api import Encoding, Selection
-from streamgan.timeline import Timeline
+from streamgan.reading import demux
+from streamgan.reading.demux import AnyPacket
+from streamgan.reading.timeline import Clock, Timeline
+from streamgan.writing import audio, subtitles
 
-AnyPacket: TypeAlias = "Packet[Stream]"
-
-_RESTART = Fraction(1, 3)
-_NOT_OURS = ("encoder", "major_brand", "minor_version", "compatible_brands")
+_RESTART, _MARGIN = Fraction(1, 3), Fraction(2)
+_NOT_OURS = ("encoder", "software", "major_brand", "minor_version", "compatible_brands")
 _WITH_CHAPTERS = ("mp4", "mov", "matroska", "webm")
+_SHOWN, _CLOCK = 4, 2**31
+_OF_THE_CODING = re.compile(
+    "bps|duration|number_of|_statistics|handler_name|vendor_id|encoder|creation_time", re.IGNORECASE
+)
+"""Tags of a stream that tell how it was coded or stored, and that its container writes anew."""
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""Which channels so many are, if nobody says."""
 _NAMES = {"matroska": "mkv", "mpegts": "ts"}
 
 
@@ -46,13 +56,17 @@ class Companion:
         self._texts: dict[int, str] = {}
         self._timelines: dict[int, Timeline] = {}
         self._held: AnyPacket | None = None
+        self._tags: list[tuple[int | None, str, tuple[str, ...]]] = []  # number in the output, of what, names
         self.notes: list[str] = []
         """What the output has not, or not as it was, one line each."""
         for stream in self._input.streams:
             if stream.type in ("audio", "subtitle", "attachment", "data"):
                 self._take(stream)
         self._packets = self._read()
-        output.metadata.update({key: value for key, value in self._input.metadata.items() if key not in _NOT_OURS})
+        given = self._input.metadata.items()
+        tags = {key: value for key, value in given if value and key.lower() not in _NOT_OURS}
+        output.metadata.update(tags)
+        self._tags.append((None, "", tuple(tags)))
         if self._selection == Selection():
             self._take_chapters()
 
@@ -62,10 +76,11 @@ class Companion:
         if self._selection != Selection():
             self._take_chapters()
         if self._selection.start and self._targets:
-            self._input.seek(int(origin * av.time_base))
+            # Seeking may land late, in a transport stream for example; what comes too early is not written.
+            self._input.seek(max(0, int((origin - _MARGIN) * av.time_base)))
 
     def advance(self, until: Fraction | None) -> None:
-        """Writes every packet that begins before `until` (seconds, in the input's time); all the rest if None."""
+        """Writes every packet that begins before `until` (seconds, in the input's time); all that are left if None."""
         while (packet := self._held or next(self._packets, None)) is not None:
             self._held = packet
             begins = _begins(packet)
@@ -73,8 +88,23 @@ class Companion:
                 return
             self._held = None
             self._write(packet, begins)
-        if until is None:
-            self._finish()
+
+    def lost_tags(self, path: Path) -> Iterator[str]:
+        """What is to be said of tags that a finished output has not taken, one line for each stream.
+
+        Args:
+            path: the output, complete.
+        """
+        with av.open(f"file:{path}", metadata_errors="replace") as made:
+            for number, what, given in self._tags:
+                if number is not None and number >= len(made.streams):
+                    continue
+                kept = {key.lower() for key in (made if number is None else made.streams[number]).metadata}
+                lost = [tag for tag in given if tag.lower() not in kept]
+                if lost:
+                    shown = ", ".join(lost[:_SHOWN]) + (", …" if len(lost) > _SHOWN else "")
+                    count, them = ("1 tag was", "it") if len(lost) == 1 else (f"{len(lost)} tags were", "them")
+                    yield f"{what}{count} left out: {self._kind()} cannot hold {them} ({shown})"
 
     def close(self) -> None:
         """Closes the input."""
@@ -91,6 +121,10 @@ class Companion:
         if stream.type == "attachment":
             return
         target.metadata.update(stream.metadata)
+        named = tuple(
+            key for key, value in stream.metadata.items() if value not in ("", "und") and not _OF_THE_CODING.match(key)
+        )
+        self._tags.append((target.index, f"{_words(stream)}: ", named))
         target.disposition = stream.disposition
         self._targets[stream.index] = target
         self._timelines[stream.index] = Timeline(restart=int(_RESTART / (stream.time_base or 1)))
@@ -127,13 +161,22 @@ class Companion:
         held = audio.held if stream.type == "audio" else subtitles.held
         if held(codec, container):
             try:
-                return self._output.add_stream_from_template(stream)
+                return self._copied(stream)
             except (ValueError, av.error.FFmpegError):
                 pass
         if stream.type == "subtitle":
             self._texts[stream.index] = subtitles.OWN.get(container, "")
             return subtitles.add(self._output, codec)
         return self._add_recoded(stream) if self._audio == "aac" else None
+
+    def _copied(self, stream: Stream) -> Stream:
+        """A stream for packets as they are."""
+        target = self._output.add_stream_from_template(stream)
+        if isinstance(stream, AudioStream) and isinstance(target, AudioStream):
+            count = stream.codec_context.channels  # MP4 wants to know which channels, WAV and AVI may only count them
+            if count in _LAYOUTS and stream.codec_context.layout.name.endswith("channels"):
+                target.codec_context.layout = _LAYOUTS[count]
+        return target
 
     def _add_recoded(self, stream: Stream) -> Stream | None:
         """A stream for audio that is encoded anew."""
@@ -147,11 +190,11 @@ class Companion:
 
     def _read(self) -> Iterator[AnyPacket]:
         """Packets of the streams that are kept, up to the end of the selection or of what can be read."""
-        wanted = [self._input.streams[index] for index in self._targets]
+        wanted = set(self._targets)
         if not wanted:
             return
         try:
-            for packet in self._input.demux(wanted):
+            for packet in demux.packets(self._input, wanted, Clock()):
                 if packet.dts is None and packet.pts is None:
                     continue
                 if self._selection.end is None or _begins(packet) - self._start_time() < self._selection.end:
@@ -188,8 +231,8 @@ class Companion:
         packet.stream = self._targets[index]
         self._output.mux(packet)
 
-    def _finish(self) -> None:
-        """Writes what the encoders of audio still hold."""
+    def finish(self) -> None:
+        """Writes what the encoders of audio still hold; called once, after the last `advance`."""
         for index, recoder in self._recoders.items():
             self._output.mux(list(recoder.encode(None)))
             if recoder.damaged:
@@ -206,6 +249,24 @@ class Companion:
             self.notes.append(f"{words} left out: {self._kind()} cannot hold chapters")
         elif kept:
             self._output.set_chapters(kept)
+
+
+def movie_clock(location: str | None, time_base: Fraction) -> int:
+    """Ticks per second for MP4's own clock: a multiple of every stream's, so that no stream's beginning is rounded.
+
+    Args:
+        location: the input whose streams travel beside the video, or None.
+        time_base: seconds per tick of the video.
+    """
+    coarse, rates, end = min(time_base.denominator, _CLOCK - 1), set[int](), Fraction(1)
+    with contextlib.suppress(av.error.FFmpegError, ValueError):
+        if location is not None:
+            with av.open(f"file:{location}", metadata_errors="replace") as container:
+                audible = [stream for stream in container.streams.audio if stream.codec_context is not None]
+                rates = {stream.rate for stream in audible if stream.rate}
+                end = max([end, *(each["end"] * Fraction(each["time_base"] or 0) for each in container.chapters())])
+    fine = math.lcm(time_base.denominator, *rates)
+    return fine if fine < _CLOCK and fine * end < 2 * _CLOCK else coarse  # chapters are counted with 32 bits
 
 
 def _cut(chapters: list[Any], origin: Fraction, stop: Fraction | None) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Model files at work: the translator `model`, backends, tiles."""
