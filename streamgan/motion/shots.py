@@ -9,8 +9,8 @@ cut finds the same cuts as one that came through it.
 No frame is looked ahead, as a live film has none. The training package's rule, which does look ahead, finds 320 of 330
 cuts in 30 films of 12 pieces of 4 to 60 frames of our clips (street, skyline with crash zooms, people, a hand, a
 cartoon, nine webcam films), with 5 false ones; this one finds 319 there with 4 false, and 320 of 330 with 2 false in 30
-others that played no part in its choice. 15 of the 21 missed lie between two pieces of one clip. In the 14 whole clips,
-4,000 frames with no cut, it finds one: where the skyline is zoomed at a jerk. Dissolves are no cuts.
+others, on which candidates were compared as well. 15 of the 21 missed lie between two pieces of one clip. In the 14
+whole clips, 4,000 frames with no cut, it finds one: where the skyline is zoomed at a jerk. Dissolves are no cuts.
 """
 
 from __future__ import annotations

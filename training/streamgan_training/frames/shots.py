@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamgan.motion.shots import difference, thumb
 from streamgan_training.frames.film import Image, Picture, reduced_size
 
 LEAST_CHANGE = 0.03
@@ -34,7 +35,6 @@ TIMES_USUAL, AROUND = 3.0, 8
 """A cut changes this many times as much as the median of so many frames before and after."""
 TIMES_NEAR, NEAR = 2.0, 2
 """A cut changes this many times as much as the largest of so many frames before and after."""
-_THUMB, _SHIFT = (48, 27), (8, 5)
 _SHARPNESS_SIDE = 256
 _GAP, _USUAL_INTERVALS = 500_000, 5
 
@@ -74,11 +74,11 @@ def index_film(pictures: Iterable[Picture]) -> Index:
     for picture in pictures:
         size = size if times else picture.size
         glance = picture.glance(reduced_size(picture.size, _SHARPNESS_SIDE))
-        thumb = np.asarray(cv2.resize(glance, _THUMB, interpolation=cv2.INTER_AREA), np.float32)
-        row = [difference(thumb, other) for other in recent]
+        small = thumb(glance)
+        row = [difference(small, other) for other in recent]
         one, two, three = (row + [np.inf] * 3)[:3]
         distances.append((one, two, three))
-        recent.appendleft(thumb)
+        recent.appendleft(small)
         if picture.joined:
             joins.append(len(times))
         times.append(picture.time)
@@ -86,19 +86,6 @@ def index_film(pictures: Iterable[Picture]) -> Index:
     ticks = np.asarray(times, np.int64)
     starts = {0, *joins, *_gaps(ticks), *find_cuts(lasting_change(distances))}
     return Index(ticks, tuple(sorted(starts)), np.asarray(sharp, np.float32), size)
-
-
-def difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    """d of two small pictures: mean absolute difference of 1, where the middle of one fits the other best.
-
-    Args:
-        one: ``(27, 48, 3)`` float32 RGB in [0, 255]; its middle is moved.
-        other: of the same shape.
-    """
-    (width, height), (x, y) = _THUMB, _SHIFT
-    middle = one[y : height - y, x : width - x]
-    _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(other, middle, cv2.TM_SQDIFF))
-    return float(np.abs(other[top : top + height - 2 * y, left : left + width - 2 * x] - middle).mean()) / 255
 
 
 def sharpness(image: Image) -> float:
