@@ -121,6 +121,9 @@ class _Session(api.Session):
 @functools.cache
 def _core() -> Any:
     """OpenVINO's entry; one for the process, since each looks for the devices anew."""
+    # When it is imported, OpenVINO reports to its makers, from a forked child: nobody's business here. And since a fork
+    # of a program with threads may find a lock held for ever, it has hung runs. Without this module it does neither.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

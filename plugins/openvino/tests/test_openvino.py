@@ -1,5 +1,7 @@
 """The plugin keeps the contract of backends, in both precisions."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +39,12 @@ def test_bf16_is_offered_only_where_the_cpu_has_it(tmp_path: Path) -> None:
     difference = session.run(images).astype(int) - testing.reference(images)
     assert np.abs(difference).max() <= 6  # eight bits of mantissa
     session.close()
+
+
+def test_nothing_is_reported_to_the_makers() -> None:
+    code = (
+        "import sys, streamgan_openvino; streamgan_openvino._core(); "
+        "print('openvino' in sys.modules, [name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"
