@@ -83,6 +83,9 @@ class Decoder:
         """With several frames at once, as long as all goes well."""
         if packet is not None:
             self._keep(packet)
+            if packet.is_corrupt:  # the container knows; threads would say so in time, or not
+                yield from self._decode_again()
+                return
         try:
             frames = self._context.decode(packet)
         except av.error.FFmpegError:
