@@ -57,7 +57,7 @@ class ModelCard:
     inputs: tuple[str, ...] = ()
     """Further inputs of the graph beside ``frames``."""
     precision: str = "fp32"
-    """Number type that the weights are stored in: ``fp32`` or ``fp16``."""
+    """Number type that the weights are stored in: ``fp32``, ``fp16`` or ``int8``."""
     recipe_digest: str = ""
     """SHA-256 of the resolved training recipe."""
     data: tuple[str, ...] = ()
@@ -68,6 +68,10 @@ class ModelCard:
     """Number of weights."""
     created: str = ""
     """Date of the export, ISO 8601."""
+    quantised_from: str = ""
+    """SHA-256 of the model file that a file of ``int8`` was made from; empty for all others."""
+    calibration: tuple[str, ...] = ()
+    """What set the scales of a file of ``int8``: folders and films, with how many pictures of each."""
 
     def to_json(self) -> str:
         """The card as JSON, with the format version first."""
@@ -108,6 +112,16 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal: the identity of a model file and of every cache entry made from it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def int8_path(path: Path) -> Path:
+    """Where the quantised sibling of a model file lies, whether it is there or not: ``NAME.int8.onnx``.
+
+    Example:
+        >>> int8_path(Path("presets/day2night.onnx")).name
+        'day2night.int8.onnx'
+    """
+    return path.with_name(f"{path.stem}.int8.onnx")
 
 
 def onnxruntime_failures() -> tuple[type[Exception], ...]:

@@ -1,4 +1,4 @@
-"""The commands that training adds to the ``streamgan`` program: train, evaluate, interpolate, export."""
+"""The commands that training adds to the ``streamgan`` program: train, evaluate, interpolate, export, quantise …"""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ METHODS = {
     "fastcut": "methods.cut:FastCut",
     "local_tuning": "methods.local_tuning:LocalTuning",
     "distillation": "methods.distillation:Distillation",
+    "imitation": "methods.imitation:Imitation",
 }
 """The methods that come with this package: name and class."""
 RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -34,10 +35,12 @@ RUN = click.argument("run", type=click.Path(path_type=Path))
 def register_commands(register: Callable[[click.Command], None]) -> None:
     """Adds the commands; torch is imported only when one of them runs."""
     from streamgan_training.frames import data_commands
+    from streamgan_training.quantising.quantise_command import quantise
     from streamgan_training.reporting import report_commands
 
     for command in (
-        train, evaluate, interpolate, export, report_commands.report, data_commands.frames, data_commands.data,
+        train, evaluate, interpolate, export, quantise,
+        report_commands.report, data_commands.frames, data_commands.data,
     ):  # fmt: skip
         register(command)
 

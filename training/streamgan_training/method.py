@@ -180,7 +180,10 @@ class Method(nn.Module, abc.ABC):
 
     @dataclasses.dataclass(frozen=True)
     class Options:
-        """The keys of a recipe's ``method:``; a subclass replaces this, and keeps `name`."""
+        """The keys of a recipe's ``method:``; a subclass replaces this, and keeps `name`.
+
+        A field with the metadata ``path`` is a file's path, relative to the recipe.
+        """
 
         name: str = ""
 

@@ -166,21 +166,24 @@ class UnetGenerator(nn.Module):
         return y
 
 
+Padding = Literal["replicate", "zeros"]
+
+
 class ConvNormRelu(nn.Sequential):
     """A 3×3 convolution with edge padding (zeros leave a frame round the picture), a norm and a ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
-        conv = nn.Conv2d(inputs, outputs, 3, stride, 1, padding_mode="replicate")
+    def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1, padding: Padding = "replicate") -> None:
+        conv = nn.Conv2d(inputs, outputs, 3, stride, 1, padding_mode=padding)
         super().__init__(conv, norm(outputs), nn.ReLU(inplace=True))
 
 
 class CompactBlock(nn.Module):
     """A residual block whose second convolution begins small, so that depth does not delay learning."""
 
-    def __init__(self, channels: int, norm: Norm) -> None:
+    def __init__(self, channels: int, norm: Norm, padding: Padding = "replicate") -> None:
         super().__init__()
-        self.first = ConvNormRelu(channels, channels, norm)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1, padding_mode="replicate")
+        self.first = ConvNormRelu(channels, channels, norm, padding=padding)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, padding_mode=padding)
         self.norm = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,10 +214,10 @@ class GlobalModulation(nn.Module):
 class Up(nn.Module):
     """Narrows to the channels of the next finer level, doubles the size, adds that level's features."""
 
-    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm, padding: Padding = "replicate") -> None:
         super().__init__()
         self.narrow = nn.Conv2d(inputs, outputs, 1)
-        self.fuse = ConvNormRelu(outputs, outputs, norm)
+        self.fuse = ConvNormRelu(outputs, outputs, norm, padding=padding)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, inputs, H/2, W/2) and (N, outputs, H, W) → (N, outputs, H, W)."""
@@ -268,6 +271,53 @@ class CompactGenerator(nn.Module):
         return torch.tanh(x + self.head(self.fuse(torch.cat((full, x), 1))))
 
 
+class SwiftGenerator(nn.Module):
+    """A generator for milliseconds rather than multiplications: 0.45 GMAC at 256², 0.59 M weights at a width of 16.
+
+    Measured on a CPU, what `CompactGenerator` spends besides arithmetic is memory traffic at full resolution: pixel
+    unshuffling, padding by repetition as an operation of its own, and convolutions of 15 and 16 channels there, which
+    fill half a vector. Here nothing is convolved at full resolution but the picture itself, by a strided stem; levels
+    of 1/2 to 1/16 have channels in multiples of 16; padding is by zeros, inside the convolution. The last step is a
+    gain and an offset of every pixel, ``tanh(x (1 + gain) + offset)``, drawn at half resolution and enlarged: what day
+    and night differ by is light, and a gain keeps the picture's own edges and texture.
+    """
+
+    def __init__(self, width: int = 16, norm: Norm = nn.BatchNorm2d) -> None:
+        super().__init__()
+        half, quarter, eighth, coarse = width, 2 * width, 4 * width, 6 * width
+        zeros: Padding = "zeros"
+        self.stem = nn.Sequential(nn.Conv2d(3, half, 6, 2, 2), norm(half), nn.ReLU(inplace=True))
+        self.down_quarter = nn.Sequential(
+            ConvNormRelu(half, quarter, norm, 2, zeros), CompactBlock(quarter, norm, zeros)
+        )
+        self.down_eighth = nn.Sequential(
+            ConvNormRelu(quarter, eighth, norm, 2, zeros), CompactBlock(eighth, norm, zeros)
+        )
+        self.coarse = nn.Sequential(
+            ConvNormRelu(eighth, coarse, norm, 2, zeros), CompactBlock(coarse, norm, zeros), GlobalModulation(coarse),
+            CompactBlock(coarse, norm, zeros), GlobalModulation(coarse),
+        )  # fmt: skip
+        self.up_eighth = Up(coarse, eighth, norm, zeros)
+        self.up_quarter = Up(eighth, quarter, norm, zeros)
+        self.up_half = Up(quarter, half, norm, zeros)
+        self.gain, self.offset = (nn.Conv2d(half, 3, 3, 1, 1) for _ in range(2))  # two: to split one costs a copy
+        for head in (self.gain, self.offset):
+            head.zero_init = True  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 16."""
+        half = self.stem(x)
+        quarter = self.down_quarter(half)
+        eighth = self.down_eighth(quarter)
+        y = self.up_quarter(self.up_eighth(self.coarse(eighth), eighth), quarter)
+        y = self.up_half(y, half)
+        gain, offset = (
+            F.interpolate(head(y), scale_factor=2.0, mode="bilinear", align_corners=False)
+            for head in (self.gain, self.offset)
+        )
+        return torch.tanh(x * (1 + gain) + offset)
+
+
 class PatchDiscriminator(nn.Module):
     """The PatchGAN of Isola et al. 2017: C64-C128-C256-C512 at 3 layers, receptive field 70²."""
 
@@ -304,7 +354,7 @@ class PatchDiscriminator(nn.Module):
 
 
 MULTIPLE_OF: dict[recipe.GeneratorName, int] = {
-    "resnet9": 4, "resnet6": 4, "unet256": 256, "unet128": 128, "unet64": 64, "compact": 16,
+    "resnet9": 4, "resnet6": 4, "unet256": 256, "unet128": 128, "unet64": 64, "compact": 16, "swift": 16,
 }  # fmt: skip
 """The sides of a picture must be multiples of this, in pixels."""
 
@@ -319,6 +369,7 @@ def make_generator(settings: recipe.Generator) -> nn.Module:
         "unet128": functools.partial(UnetGenerator, width, 7, norm, settings.dropout),
         "unet64": functools.partial(UnetGenerator, width, 6, norm, settings.dropout),
         "compact": functools.partial(CompactGenerator, width, norm),
+        "swift": functools.partial(SwiftGenerator, width, norm),
     }
     network = makers[settings.name]()
     initialise(network)

@@ -25,7 +25,7 @@ from streamgan_training.method import Method, Published
 from streamgan_training.stability.temporal import Temporal
 from streamgan_training.terms import Terms
 
-GeneratorName = Literal["resnet9", "resnet6", "unet256", "unet128", "unet64", "compact"]
+GeneratorName = Literal["resnet9", "resnet6", "unet256", "unet128", "unet64", "compact", "swift"]
 Upsampling = Literal["transpose", "resize", "antialiased"]
 NormName = Literal["instance", "batch", "none"]
 LARGEST_SIDE = 16384
@@ -135,7 +135,7 @@ class Generator:
 
     name: GeneratorName = "resnet9"
     width: int = option(64, minimum=1, maximum=4096)
-    """Channels of the first level: 64 in the paper, 24 for `compact`."""
+    """Channels of the first level: 64 in the paper, 24 for `compact`, 16 for `swift`."""
     norm: NormName = "instance"
     """Normalisation; `batch` folds into the convolutions at export."""
     upsampling: Upsampling = "transpose"
@@ -369,4 +369,6 @@ def _replaced(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     )
     clips = tuple(change(path) for path in train.evaluate_clips)
     train = dataclasses.replace(train, start_from=changed(train.start_from), evaluate_clips=clips)
-    return dataclasses.replace(recipe, data=data, train=train)
+    named = [field.name for field in dataclasses.fields(recipe.method) if field.metadata.get("path")]
+    paths = {name: change(getattr(recipe.method, name)) for name in named if getattr(recipe.method, name)}
+    return dataclasses.replace(recipe, data=data, train=train, method=dataclasses.replace(recipe.method, **paths))

@@ -115,7 +115,7 @@ def test_the_readme_names_every_method_and_every_kind() -> None:
 def test_the_readme_shows_every_command() -> None:
     found: list[click.Command] = []
     commands.register_commands(found.append)
-    assert len(found) == 7
+    assert len(found) == 8
     for command in found:
         assert f"streamgan {command.name} " in README
 

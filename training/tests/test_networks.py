@@ -24,7 +24,7 @@ def weights(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["resnet9", "resnet6", "compact"])
+@pytest.mark.parametrize("name", ["resnet9", "resnet6", "compact", "swift"])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_generators_keep_the_size(name: str, norm: str) -> None:
     network = networks.make_generator(Generator(name, 6, norm)).eval()  # type: ignore[arg-type]
@@ -56,6 +56,34 @@ def test_the_compact_generator_sees_the_whole_frame_and_begins_near_the_identity
     network = networks.make_generator(Generator("compact", 6, "batch")).eval()
     picture = torch.rand(1, 3, 64, 96) * 2 - 1
     assert network(picture).allclose(torch.tanh(picture), atol=1e-6)
+
+
+def test_the_swift_generator_is_within_its_budget() -> None:
+    network = networks.make_generator(Generator("swift", 16, "batch")).eval()
+    assert 0.4 < macs(network) < 0.5
+    assert 0.5e6 < weights(network) < 0.65e6
+
+
+def test_the_swift_generator_sees_the_whole_frame_and_begins_near_the_identity() -> None:
+    network = networks.make_generator(Generator("swift", 8, "batch")).eval()
+    picture = torch.rand(1, 3, 64, 96) * 2 - 1
+    assert network(picture).allclose(torch.tanh(picture), atol=1e-6)
+    for module in network.modules():
+        if getattr(module, "zero_init", False):
+            torch.nn.init.normal_(module.weight, 0, 0.5)  # type: ignore[arg-type]
+    picture.requires_grad_()
+    network(picture)[0, :, 0, 0].sum().backward()
+    assert picture.grad is not None and (picture.grad[0, :, -4:, -4:] != 0).any()
+
+
+def test_the_swift_generator_convolves_nothing_but_the_picture_at_full_size() -> None:
+    network = networks.make_generator(Generator("swift", 16, "batch")).eval()
+    seen: list[tuple[int, int]] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _module, inputs, _output: seen.append(tuple(inputs[0].shape[1:3])))
+    network(torch.zeros(1, 3, 64, 64))
+    assert [channels for channels, height in seen if height == 64] == [3]
 
 
 def test_scaled_discriminators_judge_a_smaller_picture() -> None:
