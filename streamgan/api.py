@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pluggy
 
+from streamgan.caches import cache_folder as cache_folder
 from streamgan.errors import BackendError as BackendError
 from streamgan.errors import ModelError as ModelError
 from streamgan.errors import PluginError as PluginError
@@ -33,7 +34,7 @@ from streamgan.video import Frame as Frame
 from streamgan.video import Selection as Selection
 from streamgan.video import VideoInfo as VideoInfo
 
-API_VERSION = "1.2"
+API_VERSION = "1.3"
 
 hookimpl = pluggy.HookimplMarker("streamgan")
 """Marks a function of a plugin as the implementation of the hook of the same name (see `streamgan.hookspecs`)."""
@@ -102,6 +103,8 @@ class Translator(abc.ABC):
     """How many pictures `translate` likes to get at once; the last call of a film may bring fewer."""
     memory: ClassVar[bool] = False
     """Whether a result depends on earlier pictures. If so, `reset` is called at every scene cut."""
+    concurrent: ClassVar[bool] = False
+    """Whether several threads may call `translate` at once; a film's frames then share the cores better."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options
@@ -176,15 +179,16 @@ class Availability:
     reason: str
     """One line for people: what it runs on, or what is missing and how to install it."""
     rank: int = 0
-    """The larger the faster is it expected to be here; the largest usable rank is the default.
-    ONNX Runtime on a CPU has 10."""
+    """The larger the faster is it expected to be here; the largest usable rank is the default where nothing was
+    measured. ONNX Runtime on a CPU has 10. With 1 or less it is not measured unless it is asked for, and
+    used only where nothing else can be."""
 
 
 class Session(abc.ABC):
-    """A model, loaded by a backend and ready to run. Used by one thread at a time."""
+    """A model, loaded by a backend and ready to run. As many threads may use it at once as `Backend.load` was told."""
 
     precision: str = "fp32"
-    """What the arithmetic runs in: ``fp32``, ``fp16`` or ``bf16``."""
+    """What the arithmetic runs in: ``fp32``, ``fp16``, ``bf16`` or ``int8``."""
     multiple_of: int = 1
     """Height and width must be multiples of this, in pixels; the runtime fills it in from the model's card."""
     domains: tuple[str, ...] = ()
@@ -192,6 +196,10 @@ class Session(abc.ABC):
     the runtime fills it in from the model's card."""
     path: Path | None = None
     """The model file that it was loaded from; the runtime fills it in."""
+    device: str = ""
+    """What it runs on, as far as it knows: ``cpu``, ``cuda`` …; one that differs from `Backend.device` is refused."""
+    build: str = ""
+    """What tells a compiled engine from another build of the same model, such as its digest; empty if nothing was."""
 
     @abc.abstractmethod
     def run(self, images: Images, inputs: Mapping[str, npt.NDArray[Any]] | None = None) -> Images:
@@ -216,7 +224,11 @@ class Backend(abc.ABC):
     """Runs model files: one runtime, such as ONNX Runtime, OpenVINO or TensorRT."""
 
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    """The precisions that `load` takes beside ``auto``."""
+    """The precisions that `load` takes beside ``auto``. With ``int8``, the file that it is given is a quantised one."""
+    max_streams: ClassVar[int] = 1
+    """How many threads may call `Session.run` at once, at most; only if more than 1, `load` is given ``streams``."""
+    device: ClassVar[str] = ""
+    """What its sessions run on, ``cpu``, ``cuda`` …; empty if that hangs on the machine."""
 
     @classmethod
     @abc.abstractmethod
@@ -224,13 +236,15 @@ class Backend(abc.ABC):
         """Says whether this backend can be used here. Must be quick, and must not raise."""
 
     @abc.abstractmethod
-    def load(self, path: Path, *, threads: int, precision: str = "auto") -> Session:
+    def load(self, path: Path, *, threads: int, precision: str = "auto", streams: int = 1) -> Session:
         """Loads a streamgan model file.
 
         Args:
             path: the ``.onnx`` file.
-            threads: how many CPU threads the session may use.
+            threads: how many CPU threads the session may use, all streams together.
             precision: one of `precisions`, or ``auto`` for the backend's own choice.
+            streams: how many threads will call `Session.run` at once, from 1 to `max_streams`: 1 where a single picture
+                shall be ready soon, as in live video; more where many shall be ready early, as in files.
 
         Raises:
             BackendError: if the runtime is missing or refuses the model.

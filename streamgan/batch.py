@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from streamgan import fingerprint, model, pipeline, receipts
 from streamgan.api import SinkError, StreamganError, UsageError
@@ -27,6 +27,8 @@ from streamgan.jobs import Job, find, name_of
 from streamgan.pipeline import Interrupted, Plan, Progress, Report, Request
 from streamgan.plugins import Registry, blamed, load
 
+Announce: TypeAlias = Callable[[str], None]
+"""Called with one line before something that takes seconds."""
 _ENDINGS = {"prores": ".mov", "ffv1": ".mkv"}
 
 
@@ -103,6 +105,7 @@ def run_job(
     on_progress: Callable[[Progress], None] | None = None,
     *,
     on_plan: Callable[[Plan], None] | None = None,
+    announce: Announce | None = None,
     skip_existing: bool = False,
 ) -> Outcome:
     """Does one job, whatever happens to it; the model is loaded for each job anew.
@@ -116,6 +119,7 @@ def run_job(
         registry: from `plugins.load`; the same for all jobs.
         on_progress: as for `pipeline.run`.
         on_plan: called with the plan before the work begins.
+        announce: as for `pipeline.build`.
         skip_existing: whether an output that is complete, and was made of the same input in the same way, is left as
             it is, and one that was interrupted is gone on with. Any other output that exists is an error, or made
             again if ``overwrite`` is among the fields.
@@ -125,7 +129,9 @@ def run_job(
     """
     try:
         with blamed(job.input):
-            return attempt(job, fields, registry, on_progress, on_plan=on_plan, skip_existing=skip_existing)
+            return attempt(
+                job, fields, registry, on_progress, on_plan=on_plan, announce=announce, skip_existing=skip_existing
+            )
     except Interrupted:
         raise
     except StreamganError as error:
@@ -139,6 +145,7 @@ def attempt(
     on_progress: Callable[[Progress], None] | None = None,
     *,
     on_plan: Callable[[Plan], None] | None = None,
+    announce: Announce | None = None,
     skip_existing: bool = False,
     tracked: bool = True,
 ) -> Outcome:
@@ -151,9 +158,9 @@ def attempt(
         StreamganError: if it cannot be done.
     """
     if tracked and _missing_folders(job):  # an input that does not open leaves no folder behind
-        pipeline.build(Request.of(**{**fields, "input": job.input, "output": "null:"}), registry)
-    with folder_for(job) if tracked else contextlib.nullcontext():
-        prepared = prepare(job, fields, registry, skip_existing=skip_existing)
+        pipeline.build(Request.of(**{**fields, "input": job.input, "output": "null:"}), registry, announce)
+    with folder_for(job, keep=False) if tracked else contextlib.nullcontext():
+        prepared = prepare(job, fields, registry, announce, skip_existing=skip_existing)
         plan = prepared.plan
         if on_plan is not None:
             on_plan(plan)
@@ -180,7 +187,14 @@ def finish(job: Job, plan: Plan, make: Callable[[], Report]) -> Outcome:
     return Outcome(job, "made", plan.output, report, notes=tuple(_noted(plan, made_as)))
 
 
-def prepare(job: Job, fields: Mapping[str, Any], registry: Registry, *, skip_existing: bool = False) -> Prepared:
+def prepare(
+    job: Job,
+    fields: Mapping[str, Any],
+    registry: Registry,
+    announce: Announce | None = None,
+    *,
+    skip_existing: bool = False,
+) -> Prepared:
     """Resolves and checks a job, without any work; arguments as for `run_job`.
 
     Raises:
@@ -191,10 +205,10 @@ def prepare(job: Job, fields: Mapping[str, Any], registry: Registry, *, skip_exi
     if skip_existing:  # then nothing that was made is made again, the segments of an interrupted run included
         request = dataclasses.replace(request, resume=True)
     if not skip_existing or (job.output is not None and not receipts.exists(job.output)):
-        return Prepared(pipeline.build(request, registry))
-    plan = pipeline.build(dataclasses.replace(request, overwrite=True), registry)
+        return Prepared(pipeline.build(request, registry, announce))
+    plan = pipeline.build(dataclasses.replace(request, overwrite=True), registry, announce)
     if not receipts.exists(plan.output):
-        return Prepared(pipeline.build(request, registry))
+        return Prepared(pipeline.build(request, registry, announce))
     fault = receipts.fault(plan.output, fingerprint.of(plan))
     if fault and not request.overwrite:
         raise UsageError(f"{plan.output}: exists already, but {fault}; use --overwrite to make it again")

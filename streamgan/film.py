@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from streamgan.api import Frame, PluginError, Sink, Source, StreamganError, VideoInfo
+from streamgan.api import BackendError, Frame, PluginError, Sink, Source, StreamganError, VideoInfo
 from streamgan.plan import Plan, open_sink, open_source
 from streamgan.plugins import held
 from streamgan.reading.sources import VideoFile
@@ -59,7 +59,7 @@ class Film:
         self.decoded = self._skipped = self.resumed + (part.first if part else 0)
         self.total = None if work.info is None else work.info.frame_count
         self._lost = self._repeated = 0
-        self._translating_since: float | None = None
+        self._stage: TranslateStage | None = None
         self.busy = dict.fromkeys(STAGES, 0.0)
         self.notes: list[str] = []
         self._errors: list[BaseException] = []
@@ -74,7 +74,7 @@ class Film:
                 source.skip = self._skipped
             for _ in (self.translate, self.encode):  # both wait for it
                 self._put(self._info, source.info)
-            size, batch = max(1, self._plan.translator.batch), list[Frame]()
+            size, batch = self._plan.batch, list[Frame]()
             for frame in self._timed("decode", self._frames_left(source)):
                 batch.append(frame)
                 self.decoded += 1
@@ -89,13 +89,18 @@ class Film:
 
     def translate(self) -> None:
         """The second thread: queue to queue."""
-        with TranslateStage(self._plan, self._get(self._info)) as stage:
-            while (frames := self._get(self._decoded)) is not None:
-                self._translating_since = began = time.perf_counter()
-                made = stage.apply(frames)
-                self._translating_since = None
-                self.busy["translate"] += time.perf_counter() - began
+        with TranslateStage(self._plan, self._get(self._info)) as self._stage:
+            if self.resumed and self._stage.plan.backend_name != self._plan.backend_name:
+                raise BackendError(
+                    f"{self._plan.output}: was begun with {self._plan.backend_name}, which cannot be used now "
+                    f"({'; '.join(self._stage.notes)}); --overwrite begins anew"
+                )
+            for made in self._stage.stream(self._batches()):
+                self.busy["translate"] = self._stage.busy
                 self._put(self._translated, made)
+        self.notes.extend(self._stage.notes)
+        if self._stage.skipped:
+            self.notes.append(f"{self._stage.skipped} frames were like one before, and shown as that one")
         self._put(self._translated, None)
 
     def encode(self) -> None:
@@ -123,6 +128,11 @@ class Film:
         self.busy["encode"] += time.perf_counter() - began
         self.notes.extend(sink.notes)
 
+    def _batches(self) -> Iterator[list[Frame]]:
+        """What has been decoded."""
+        while (frames := self._get(self._decoded)) is not None:
+            yield frames
+
     def _open_sink(self) -> Sink:
         """The sink of the plan, or that of a part, knowing what is kept."""
         if self._parts is None:
@@ -137,7 +147,8 @@ class Film:
 
         Its thread cannot be ended: it goes with the program.
         """
-        since, patience = self._translating_since, self._plan.request.timeout
+        since = None if self._stage is None else self._stage.working_since
+        patience = self._plan.request.timeout
         if since is not None and time.perf_counter() - since > patience:
             given = f"translator '{self._plan.preset.translator}' did not return for {patience:g} s"
             self._errors.append(PluginError(f"{given}, after frame {self.frames}; --timeout allows it more time"))
@@ -181,7 +192,7 @@ class Film:
         """Writes the record, if the request asks for one."""
         path = self._plan.request.report
         if path is not None and self._part is None:
-            write(Path(path), self._plan, report)
+            write(Path(path), self._plan if self._stage is None else self._stage.plan, report)
 
     def _frames_left(self, source: Source) -> Iterator[Frame]:
         """The frames of the source that no earlier run has made."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamgan.api import SourceError
 from streamgan.frames import imagenames
-from streamgan.model import digest
+from streamgan.model import int8_path
+from streamgan.models.memo import digest_once
 
 if TYPE_CHECKING:
     from streamgan.plan import Plan
@@ -26,7 +26,7 @@ _APART = ("input", "output", "preset", "options", "size", "strength", "smooth", 
 """Fields of a request that come in by what became of them."""
 _IDLE = ("overwrite", "resume", "report", "timeout", "threads", "segment")
 """Fields of a request that leave what one sees as it is."""
-_LIBRARIES = ("av", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+_LIBRARIES = ("av", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
 
 
 def of(plan: Plan, exact: bool = False) -> str:
@@ -44,9 +44,9 @@ def of(plan: Plan, exact: bool = False) -> str:
         SourceError: if a file that takes part can no longer be read.
     """
     content = _settings(plan) | {"version": _versions("streamgan")}
-    if exact:
-        content |= {"bits": _bits(plan)}
     try:
+        if exact:
+            content |= {"bits": _bits(plan)}
         content |= {"input": identity(plan.request.input), "files": [digest_once(path) for path in files(plan)]}
     except OSError as error:
         raise SourceError(f"{error.filename}: cannot be read ({error.strerror or error})") from None
@@ -80,7 +80,8 @@ def files(plan: Plan) -> list[Path]:
     brought = [sys.modules[name] for name in sorted(names) if name in sys.modules and not name.startswith("streamgan.")]
     plugins = [Path(module.__file__) for module in brought if module.__file__ is not None]
     named = [folder / os.path.expanduser(name) for name in _texts(plan) if name]
-    return [path for path in (plan.preset.path, *named, *plugins) if os.path.isfile(path)]
+    quantised = map(int8_path, models(plan)) if plan.request.precision == "int8" else ()
+    return [path for path in (plan.preset.path, *named, *quantised, *plugins) if os.path.isfile(path)]
 
 
 def models(plan: Plan) -> list[Path]:
@@ -98,18 +99,6 @@ def listed(location: str) -> list[str]:
     if "://" in location:
         return []
     return sorted(str(path) for path in imagenames.find(imagenames.split_rate(location)[0]) if os.path.isfile(path))
-
-
-def digest_once(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal, computed again only if the file has changed: for many jobs with one model."""
-    state = path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(path: Path, size: int, changed: int) -> str:
-    """As `model.digest`, kept as long as size and time of the last change are the same."""
-    return digest(path)
 
 
 def _digest_ends(location: str, size: int) -> str:
@@ -152,11 +141,14 @@ def _settings(plan: Plan) -> dict[str, Any]:
 def _bits(plan: Plan) -> dict[str, Any]:
     """What changes the bits of a film, and nothing that one could see."""
     encoding = dataclasses.replace(plan.encoding, overwrite=False, copy_from=None)
+    precision = plan.request.precision if plan.setup is None else plan.setup.precision
+    quantised = map(int8_path, models(plan)) if precision == "int8" else ()
     return {
         "encoding": dataclasses.asdict(encoding),
         "threads": dataclasses.asdict(plan.budget),
         "segment": plan.request.segment,
-        "backend": plan.backend_name,
+        "backend": (plan.backend_name, precision),  # in how many streams, which is measured, changes no bit
+        "quantised": [digest_once(path) for path in quantised if path.is_file()],
         "machine": (platform.system(), platform.machine()),
         "versions": [each for name in _LIBRARIES for each in _versions(name)],
     }

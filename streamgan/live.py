@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from streamgan.api import Frame, Source, VideoInfo
-from streamgan.plan import Plan, open_sink, open_source
+from streamgan.plan import Plan, open_sink, open_source, settle
 from streamgan.stage import TranslateStage
 from streamgan.writing.window import Preview
 
@@ -51,7 +51,10 @@ class LiveStatus:
 
 
 def run_live(
-    plan: Plan, on_status: Callable[[LiveStatus], None] | None = None, frames: int | None = None
+    plan: Plan,
+    on_status: Callable[[LiveStatus], None] | None = None,
+    frames: int | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> LiveStatus:
     """Translates what comes, as it comes, until the source ends, the window is closed, or Ctrl-C.
 
@@ -61,6 +64,7 @@ def run_live(
         plan: from `pipeline.build`.
         on_status: called after every frame.
         frames: how many frames to make at most; None for no limit.
+        announce: as for `pipeline.build`, which does not know the size of a camera's pictures.
 
     Returns:
         The status at the end. Ctrl-C ends a live run well: the output is completed.
@@ -72,6 +76,8 @@ def run_live(
     # The pool is left first, and waits for the reader: a source must not be closed while it is read.
     with open_source(plan) as source, ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
         newest, info = Newest(), source.info  # before the reader: a source serves one thread at a time
+        plan = dataclasses.replace(plan, setup=None)  # also that of a file: one frame is wanted soon, not many early
+        plan = settle(plan, info, announce, live=True)
         reading = pool.submit(_read, source, newest)
         try:
             return _show(plan, info, newest, reading, on_status, frames)
@@ -158,7 +164,7 @@ def _show(
             meter.count(made)
             if on_status is not None:
                 on_status(meter.status())
-    return dataclasses.replace(meter.status(), notes=tuple(sink.notes))
+    return dataclasses.replace(meter.status(), notes=(*stage.notes, *sink.notes))
 
 
 def _live_info(info: VideoInfo, width: int, height: int) -> VideoInfo:

@@ -107,7 +107,7 @@ def _kept(work: Plan) -> int:
 
 def _survey(work: Plan) -> tuple[int, Sequence[int]]:
     """The time that becomes 0, in ticks, and the number of the first frame of each segment."""
-    length = pipeline.segment_length(work)
+    length = work.segment
     with open_source(work) as source:
         frames, count = source.frames(), source.info.frame_count
         first = next(frames, None)

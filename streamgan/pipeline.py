@@ -56,14 +56,19 @@ class Progress:
         return (self.frames - self.resumed) / self.seconds if self.seconds else 0.0
 
 
-def build(request: Request, registry: Registry) -> Plan:
+def build(request: Request, registry: Registry, announce: Callable[[str], None] | None = None) -> Plan:
     """Resolves a request and checks all that can be checked without decoding the film.
+
+    Args:
+        request: what the user asks for.
+        registry: what there is.
+        announce: called with one line before it is measured, once a machine and model, what runs the model fastest.
 
     Raises:
         StreamganError: of the fitting kind, if it cannot be done; among them UsageError, if an interrupted run has left
             a part of the output and the request says neither to go on nor to begin anew.
     """
-    built = plan.build(request, registry)
+    built = plan.build(request, registry, announce)
     if leaves_segments(built):
         known = fingerprint.of(built, exact=True)
         segments.refuse_leftover(Path(built.output), known, request.resume, request.overwrite)
@@ -83,7 +88,8 @@ def run(work: Plan, on_progress: Callable[[Progress], None] | None = None, part:
         Interrupted: on Ctrl-C, with how far it came.
         SinkError: also if the record that the request asks for cannot be written; the output is complete then.
     """
-    cv2.setNumThreads(work.budget.translate)
+    streams = 1 if work.setup is None else work.setup.streams
+    cv2.setNumThreads(max(1, work.budget.translate // streams))
     with _kept_parts(work, part) as parts:
         film = Film(work, parts, part)
         report = _run(film, on_progress)
@@ -121,12 +127,6 @@ def leaves_segments(work: Plan) -> bool:
     return work.sink is VideoFileSink and "://" not in work.output and not work.source.live and not alpha
 
 
-def segment_length(work: Plan) -> int:
-    """Frames of a segment: as many as the request says, rounded up to whole batches of the translator."""
-    batch = max(1, work.translator.batch)
-    return -(-work.request.segment // batch) * batch
-
-
 def open_parts(work: Plan, part: Part | None = None, resume: bool = False) -> Parts:
     """The segments of a film's output, or of a part of it: those that an earlier run left, if this one goes on.
 
@@ -141,7 +141,7 @@ def open_parts(work: Plan, part: Part | None = None, resume: bool = False) -> Pa
     known = fingerprint.of(work, exact=True)
     go_on = resume or work.request.resume or part is not None
     output = Path(work.output) if part is None else part.output(work.output)
-    parts = Parts(output, f"{known} {part or ''}".rstrip(), go_on, segment_length(work), at_cuts=work.has_memory)
+    parts = Parts(output, f"{known} {part or ''}".rstrip(), go_on, work.segment, at_cuts=work.has_memory)
     if part is not None and not parts.manifest.segments:
         parts.begin(0, 0, part.origin)
     return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from streamgan.api import (
     VideoInfo,
 )
 from streamgan.frames import imagenames
+from streamgan.models import choice, loading
 from streamgan.models.backends import choose
 from streamgan.plugins import Provided, Registry, blamed, held
 from streamgan.preset import Preset
@@ -34,6 +35,13 @@ from streamgan.writing.sinks import VideoFileSink
 
 _PICTURES = (images.ImageSink, AnimationSink, pipes.RawOutput)
 """Sinks that have no use for a codec."""
+_ALIKE = 100
+"""dB of PSNR beyond which pictures of 8 bits are equal."""
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Budget:
     @classmethod
     def of(cls, threads: int | None = None) -> Budget:
         """Shares out `threads`, or all cores that this process may use."""
-        cores = threads or len(os.sched_getaffinity(0))
+        cores = threads or usable_cores()
         return cls(decode=min(cores, 4), translate=cores, encode=cores)
 
 
@@ -74,6 +82,32 @@ class Plan:
     budget: Budget
     filters: tuple[tuple[str, type[Filter], Any], ...] = ()
     """What works over the translation, in order: name, class and its own `Options`."""
+    backends: Mapping[str, type[Backend]] = dataclasses.field(default_factory=dict)
+    """All that are registered, by name."""
+    setup: loading.Setup | None = None
+    """How the model runs, chosen by measurement; None before `settle`, and if no model file is known."""
+    notes: tuple[str, ...] = ()
+    """What the user should know at the end, one line each."""
+
+    @property
+    def model(self) -> Path | None:
+        """The model file that the translator's options name first; None if they name none."""
+        return choice.model_of(self.preset.path.parent, self.options)
+
+    @property
+    def batch(self) -> int:
+        """How many frames of a file the translator gets at once: as its option ``batch`` says, if it has one."""
+        return max(1, int(getattr(self.options, "batch", self.translator.batch)))
+
+    @property
+    def segment(self) -> int:
+        """Frames of a segment: as many as the request says, rounded up to whole batches."""
+        return -(-self.request.segment // self.batch) * self.batch
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether several threads may translate at once, each a frame or a batch of its own."""
+        return self.translator.concurrent and not self.has_memory
 
     @property
     def has_memory(self) -> bool:
@@ -92,7 +126,7 @@ class Plan:
             "translator": f"{self.preset.translator} {_option_words(self.options)}".strip(),
             "temporal": ", ".join(f"{name} {_option_words(options)}" for name, _, options in self.filters) or None,
             "strength": f"{self.strength:g}",
-            "backend": f"{self.backend_name} ({self.backend_reason})",
+            "backend": f"{self.setup or self.backend_name} ({self.backend_reason})",
             "output": self.output + ("" if self.sink in _PICTURES else f" ({encoding.codec}, {quality})"),
             "audio": {"aac": "re-encoded if it does not fit", "none": "left out"}.get(encoding.audio),
             "record": self.request.report,
@@ -101,8 +135,13 @@ class Plan:
         return "\n".join(f"{key:<11}{value}" for key, value in rows.items() if value is not None)
 
 
-def build(request: Request, registry: Registry) -> Plan:
+def build(request: Request, registry: Registry, announce: Callable[[str], None] | None = None) -> Plan:
     """Resolves a request and checks all that can be checked without decoding the film.
+
+    Args:
+        request: what the user asks for.
+        registry: what there is.
+        announce: as for `settle`.
 
     Raises:
         StreamganError: of the fitting kind, if it cannot be done.
@@ -110,6 +149,8 @@ def build(request: Request, registry: Registry) -> Plan:
     if not request.input or request.output == "":
         raise UsageError(f"{'-o' if request.input else 'INPUT'}: is empty; name a file or a URL")
     selection = _selection(request)
+    if request.skip_similar is not None and not 0 < request.skip_similar <= _ALIKE:
+        raise UsageError(f"--skip-similar {request.skip_similar:g}: expected dB of PSNR, above 0 and at most {_ALIKE}")
     _check_report(request)
     preset = Preset.load(registry.preset_path(request.preset))
     translator = registry.translator(preset.translator)
@@ -137,10 +178,50 @@ def build(request: Request, registry: Registry) -> Plan:
         backend_name=backend_name,
         backend=backend,
         backend_reason=reason,
+        backends=backends,
         budget=budget,
         filters=resolve_filters(request, preset, registry),
     )
-    return dataclasses.replace(plan, info=_inspect(plan))
+    plan = dataclasses.replace(plan, info=_inspect(plan))
+    return plan if plan.info is None else settle(plan, plan.info, announce)
+
+
+def settle(plan: Plan, info: VideoInfo, announce: Callable[[str], None] | None = None, live: bool = False) -> Plan:
+    """A plan that says how its model runs: measured once for this machine, the model and its size, then remembered.
+
+    Args:
+        plan: from `build`.
+        info: of the film, whose size counts.
+        announce: called with one line before something is measured, and after each trial.
+        live: whether one frame shall be ready soon, rather than many early.
+
+    Returns:
+        The plan itself if it has no model file, or says so already.
+
+    Raises:
+        BackendError: if what is asked for cannot be used here; ModelError if the model file is none.
+    """
+    path = plan.model
+    if plan.setup is not None or path is None:
+        return plan
+    wanted = choice.Wanted(
+        path=path,
+        size=choice.model_size(path, (info.width, info.height), plan.options),
+        threads=plan.budget.translate,
+        streams=choice.most_streams(plan.translator, live or plan.source.live or plan.has_memory),
+        backend=plan.request.backend,
+        precision=plan.request.precision,
+    )
+    chosen = choice.choose(plan.backends, wanted, announce)
+    note = f"measured what runs the model fastest here, once: {chosen.setup}, {chosen.reason}"
+    return dataclasses.replace(
+        plan,
+        setup=chosen.setup,
+        backend_name=chosen.setup.backend,
+        backend=plan.backends[chosen.setup.backend],
+        backend_reason=chosen.reason,
+        notes=(*plan.notes, note) if chosen.fresh else plan.notes,
+    )
 
 
 def open_source(plan: Plan) -> Source:

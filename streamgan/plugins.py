@@ -44,7 +44,7 @@ _BRINGING = (
 )
 BUILT_IN = tuple(f"streamgan.{name}" for name in _BRINGING)
 """The modules of streamgan that bring something through the hooks, in the order in which they are asked."""
-BUILT_IN_COMMANDS = ("run", "live", "presets", "plugins", "doctor", "bench", "show")
+BUILT_IN_COMMANDS = ("run", "live", "presets", "plugins", "doctor", "bench", "tune", "show")
 """Names of commands that no plugin can take."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """Names of all hooks."""

@@ -65,6 +65,9 @@ class Request:
     """Frames after which what is made is kept for good, should the run be interrupted."""
     smooth: float | None = None
     """Strength of the flicker reduction, 0 to 1; None as the preset says."""
+    skip_similar: float | None = None
+    """A frame that is like the last translated one, by so many dB of PSNR or more, is shown as that; None to translate
+    every frame. 40 dB takes in the noise of an encoder, hardly anything that moves."""
     timeout: float = 300.0
     """Seconds that the translator may take for one call before the run is given up."""
     report: str | None = None

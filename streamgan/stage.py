@@ -4,28 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from streamgan.api import Context, Filter, Frame, Images, PluginError, Session, Translator, VideoInfo
-from streamgan.model import read_card
+from streamgan.models import choice, loading
 from streamgan.motion.shots import CutDetector
-from streamgan.plan import Plan
+from streamgan.motion.similar import is_similar
+from streamgan.plan import Plan, settle
 from streamgan.plugins import blamed
 
 Worker = TypeVar("Worker", Translator, Filter)
+Work: TypeAlias = Callable[[], list[Frame]]
+Submit: TypeAlias = Callable[[Work], Future[list[Frame]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """Frames on their way."""
+
+    frames: Sequence[Frame]
+    first: int
+    """Number of the first of them."""
+    made: Future[list[Frame]]
+    """Translations of those that are translated."""
+    places: Sequence[int]
+    """For each frame the number of its translation, from 1; 0 for the one shown last."""
 
 
 class TranslateStage:
     """Opens the translator and the filters of a plan, hands them pictures, and checks what comes back.
 
-    Used by one thread. Where a film is cut, what has a memory forgets; without any memory nobody looks for cuts.
+    Used by one thread, which may let others work: see `stream`. Where a film is cut, what has a memory forgets; without
+    any memory nobody looks for cuts. If the plan says so, a frame that is like the last translated one is shown as it.
     """
 
     def __init__(self, plan: Plan, info: VideoInfo) -> None:
@@ -34,9 +57,24 @@ class TranslateStage:
         Raises:
             StreamganError: if one cannot be opened.
         """
-        self._plan, self._name = plan, f"translator '{plan.preset.translator}'"
-        self._count, self._shape = 0, (0, 0)
-        self._cuts = CutDetector() if plan.translator.memory or plan.filters else None
+        plan = settle(plan, info)
+        self._plan, self._info, self._name = plan, info, f"translator '{plan.preset.translator}'"
+        self.notes = [*plan.notes]
+        """What the user should know of how it works."""
+        self._count = 0
+        self._size: tuple[int, ...] | None = None
+        self._cuts = CutDetector() if plan.has_memory else None
+        if self._cuts is not None and plan.request.skip_similar is not None:
+            self.notes.append("every frame is translated in spite of --skip-similar: something here has a memory")
+        self._seen: Frame | None = None
+        self._shown: Frame | None = None
+        self._running: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._streams = plan.budget.translate if plan.may_overlap else 1
+        self.busy = 0.0
+        """Seconds that threads have worked here, divided by their number."""
+        self.skipped = 0
+        """Frames that were shown as the one before, for they were like it."""
         context = Context(info, self._load_model, plan.budget.translate)
         with contextlib.ExitStack() as opened:
             self._translator = _opened(opened, self._name, plan.translator, plan.options, context)
@@ -57,7 +95,17 @@ class TranslateStage:
     @property
     def batch(self) -> int:
         """How many frames `apply` likes to get at once."""
-        return max(1, self._translator.batch)
+        return self._plan.batch
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it is carried out: with what really runs the model."""
+        return self._plan
+
+    @property
+    def working_since(self) -> float | None:
+        """When the work that has gone on for longest began, as `time.perf_counter` counts; None if there is none."""
+        return min(self._running.copy().values(), default=None)
 
     def apply(self, frames: Sequence[Frame]) -> list[Frame]:
         """Translates consecutive frames: blended by the plan's strength, beside the source if it says so.
@@ -68,24 +116,43 @@ class TranslateStage:
         Raises:
             PluginError: if a plugin raises, or returns something else than pictures of the same number.
         """
-        if self._cuts is None:
-            return self._apply(frames)
-        made: list[Frame] = []
-        for shot in self._split(frames):
-            if shot[0].cut:
-                self._reset()
-            made += self._apply(shot)
-        return made
+        return list(itertools.chain.from_iterable(self._run([frames], _at_once, 0)))
 
-    def _split(self, frames: Sequence[Frame]) -> list[list[Frame]]:
+    def stream(self, batches: Iterable[Sequence[Frame]]) -> Iterator[list[Frame]]:
+        """As `apply`, for batch after batch; results come in order, while threads work ahead, as many as `streams`.
+
+        A thread for each of a few frames wastes less than all threads for one frame: no layer waits for its last part.
+        """
+        if self._streams == 1:
+            yield from self._run(batches, _at_once, 0)
+            return
+        pool = ThreadPoolExecutor(self._streams, thread_name_prefix="streamgan-translate")
+        try:
+            yield from self._run(batches, pool.submit, self._streams)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _run(self, batches: Iterable[Sequence[Frame]], submit: Submit, ahead: int) -> Iterator[list[Frame]]:
+        """Begins with so many batches, or parts of them, more than are complete."""
+        begun: deque[_Begun] = deque()
+        for shot in itertools.chain.from_iterable(map(self._split, batches)):
+            begun.append(self._begin(shot, submit))
+            if len(begun) > ahead:
+                yield self._complete(begun.popleft())
+        while begun:
+            yield self._complete(begun.popleft())
+
+    def _split(self, frames: Sequence[Frame]) -> list[Sequence[Frame]]:
         """The frames by shot; all but the first part begin with a `Frame.cut`, and the first may."""
+        if self._cuts is None:
+            return [frames]
         parts: list[list[Frame]] = []
         for frame in frames:
-            cut = self._cuts is not None and self._cuts.is_cut(frame.image)
+            cut = self._cuts.is_cut(frame.image)
             if cut or not parts:
                 parts.append([])
             parts[-1].append(dataclasses.replace(frame, cut=cut))
-        return parts
+        return [*parts]
 
     def _reset(self) -> None:
         """Makes all that have a memory forget."""
@@ -96,44 +163,114 @@ class TranslateStage:
             with blamed(name, "while it was reset"):
                 each.reset()
 
-    def _apply(self, frames: Sequence[Frame]) -> list[Frame]:
-        """Translates frames of one shot."""
-        images = frames[0].image[None] if len(frames) == 1 else np.stack([frame.image for frame in frames])
-        images.flags.writeable = False
-        with blamed(self._name, f"while it translated frame {self._count}"):
-            result = self._translator.translate(images)
-        made = self._check(self._name, result, len(frames), self._shape if self._count else None)
-        self._shape = made.shape[1:3]
-        for name, each in self._filters:
-            made = made.view()
-            made.flags.writeable = False
-            with blamed(name, f"while it filtered frame {self._count}"):
-                result = each.apply(images, made)
-            made = self._check(name, result, len(frames), self._shape)
-        self._count += len(frames)
-        return [_finish(frame, image, self._plan) for frame, image in zip(frames, made, strict=True)]
+    def _begin(self, frames: Sequence[Frame], submit: Submit) -> _Begun:
+        """Has frames of one shot translated, but those that are like the last one that was."""
+        if frames[0].cut and self._cuts is not None:
+            self._reset()
+        wanted: list[Frame] = []
+        places: list[int] = []
+        for place, frame in enumerate(frames, self._count):
+            if place % self._plan.segment and self._is_repeat(frame):  # a resumed run knows nothing of what was before
+                self.skipped += 1
+            else:
+                self._seen = frame
+                wanted.append(frame)
+            places.append(len(wanted))
+        first, self._count = self._count, self._count + len(frames)
+        return _Begun(frames, first, submit(functools.partial(self._translate, wanted, first)), places)
 
-    def _check(self, who: str, made: Any, count: int, size: tuple[int, ...] | None) -> Images:
-        """Refuses what is not ``(count, H, W, 3)`` uint8, or not of the (height, width) that is due."""
-        where = f"{who} at frame {self._count}"
-        if not isinstance(made, np.ndarray):
-            raise PluginError(f"{where}: returned {type(made).__name__}, expected a numpy array")
-        given = f"returned {made.shape} {made.dtype}"
-        if made.dtype != np.uint8 or made.ndim != 4 or made.shape[0] != count or made.shape[3] != 3 or 0 in made.shape:
-            raise PluginError(f"{where}: {given}, expected ({count}, height, width, 3) uint8")
-        if size is not None and made.shape[1:3] != size:
-            raise PluginError(f"{where}: {given}, but {size} before; the size must not change within a film")
-        return made
+    def _is_repeat(self, frame: Frame) -> bool:
+        """Whether the last translation will do for a frame; never where more than the image is at stake."""
+        threshold = self._plan.request.skip_similar
+        if threshold is None or self._seen is None or self._cuts is not None or self._plan.request.compare:
+            return False
+        bare = frame.alpha is None and frame.fine is None
+        return bare and is_similar(frame.image, self._seen.image, threshold)
+
+    def _complete(self, begun: _Begun) -> list[Frame]:
+        """Waits for translations, and gives each frame its own."""
+        translated = begun.made.result()
+        for frame in translated:
+            size = frame.image.shape[:2]
+            if self._size is not None and size != self._size:
+                given = f"{self._name} at frame {begun.first}: returned {size}, but {self._size} before"
+                raise PluginError(f"{given}; the size must not change within a film")
+            self._size = size
+        pictures = [self._shown or translated[0], *translated]  # the first frame of all is translated
+        self._shown = pictures[-1]
+        places = zip(begun.frames, begun.places, strict=True)
+        return [dataclasses.replace(pictures[place], **_own(frame)) for frame, place in places]
+
+    def _translate(self, frames: Sequence[Frame], first: int) -> list[Frame]:
+        """Translates frames of one shot, the first of which has this number; in any thread."""
+        if not frames:
+            return []
+        with self._noted(first):
+            images = frames[0].image[None] if len(frames) == 1 else np.stack([frame.image for frame in frames])
+            images.flags.writeable = False
+            with blamed(self._name, f"while it translated frame {first}"):
+                result = self._translator.translate(images)
+            made = _check(f"{self._name} at frame {first}", result, len(frames))
+            size = made.shape[1:3]
+            for name, each in self._filters:
+                made = made.view()
+                made.flags.writeable = False
+                with blamed(name, f"while it filtered frame {first}"):
+                    result = each.apply(images, made)
+                made = _check(f"{name} at frame {first}", result, len(frames), size)
+            return [_finish(frame, image, self._plan) for frame, image in zip(frames, made, strict=True)]
+
+    @contextlib.contextmanager
+    def _noted(self, first: int) -> Iterator[None]:
+        """Notes since when the frames from this number on are worked on, and how long it took, however it ends."""
+        began = self._running[first] = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._running[first]
+                self.busy += (time.perf_counter() - began) / self._streams
 
     def _load_model(self, name: str) -> Session:
-        """Loads a model file for the translator, with the plan's backend."""
-        path = self._plan.preset.path.parent / Path(name).expanduser()
-        card = read_card(path)
-        session = self._plan.backend().load(
-            path, threads=self._plan.budget.translate, precision=self._plan.request.precision
-        )
-        session.multiple_of, session.domains, session.path = card.size.multiple_of, card.domains, path
-        return session
+        """Loads a model file for the translator: as the plan says, or in the next best way that computes the same."""
+        plan, request = self._plan, self._plan.request
+        path = plan.preset.path.parent / Path(name).expanduser()
+        first = plan.setup or loading.Setup(plan.backend_name, request.precision, 1, plan.budget.translate)
+        backends = {**plan.backends, plan.backend_name: plan.backend}
+        size = None  # what a translator derives from its model is not tried: it may not give pictures
+        if path == plan.model:
+            size = choice.model_size(path, (self._info.width, self._info.height), plan.options)
+        loaded = loading.load(path, loading.ladder(first, backends, request.backend, request.precision), backends, size)
+        self.notes += loaded.notes
+        used, kind = loaded.setup, backends[loaded.setup.backend]
+        if path == plan.model:  # what could not be used is no good for what is derived either
+            self._plan = dataclasses.replace(plan, setup=used, backend_name=used.backend, backend=kind)
+        self._streams = min(self._streams, used.streams)
+        return loaded.session
+
+
+def _at_once(work: Work) -> Future[list[Frame]]:
+    """Does the work here and now; what it raises, it raises here."""
+    done: Future[list[Frame]] = Future()
+    done.set_result(work())
+    return done
+
+
+def _own(frame: Frame) -> dict[str, Any]:
+    """What a frame does not share with another one that is shown in its place."""
+    return {name: getattr(frame, name) for name in ("pts", "time_base", "duration", "captured_at", "cut")}
+
+
+def _check(where: str, made: Any, count: int, size: tuple[int, ...] | None = None) -> Images:
+    """Refuses what is not ``(count, H, W, 3)`` uint8, or not of the (height, width) that is due."""
+    if not isinstance(made, np.ndarray):
+        raise PluginError(f"{where}: returned {type(made).__name__}, expected a numpy array")
+    given = f"returned {made.shape} {made.dtype}"
+    if made.dtype != np.uint8 or made.ndim != 4 or made.shape[0] != count or made.shape[3] != 3 or 0 in made.shape:
+        raise PluginError(f"{where}: {given}, expected ({count}, height, width, 3) uint8")
+    if size is not None and made.shape[1:3] != size:
+        raise PluginError(f"{where}: {given}, but {size} before; the size must not change within a film")
+    return made
 
 
 def _opened(

@@ -97,8 +97,8 @@ def _write_audio(output: av.container.OutputContainer, stream: av.AudioStream, s
     output.mux(stream.encode(None))
 
 
-def write_model(path: Path, gain: float, bias: float, multiple_of: int = 1) -> Path:
-    """A model file that computes ``gain * x + bias`` on every number."""
+def write_model(path: Path, gain: float, bias: float, multiple_of: int = 1, of: Path | None = None) -> Path:
+    """A model file that computes ``gain * x + bias`` on every number; it says that it is `of` another, quantised."""
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["frames"], ["x"], to=TensorProto.FLOAT),
@@ -125,6 +125,7 @@ def write_model(path: Path, gain: float, bias: float, multiple_of: int = 1) -> P
         licence="CC0-1.0",
         creator="tests",
         size=model.SizeRule(multiple_of=multiple_of),
+        quantised_from="" if of is None else model.digest(of),
     )
     model.write_card(path, card)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from streamgan import api, plugins
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import clips: pytest's importlib mode adds no path
 
 from clips import Clip, write_clip, write_model
+
+# What is measured once a machine is measured once a test run, and leaves nothing in the user's cache.
+os.environ["STREAMGAN_CACHE"] = tempfile.mkdtemp(prefix="streamgan-tests-")
 
 # OpenCV's own FFmpeg reads this once, when it is used first: tests that use it must not make it talk in others.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -19,6 +19,7 @@ from clips import read_pts, write_model
 import streamgan
 from streamgan import api, batch, fingerprint, jobs, pipeline, plugins, receipts
 from streamgan.jobs import Job
+from streamgan.models.loading import Setup
 
 MakeClip = Callable[..., Path]
 PLUGIN = """
@@ -267,6 +268,15 @@ def test_a_fingerprint_covers_what_shapes_the_film(
     assert len({of(**other)[0] for other in others} | {seen}) == len(others) + 1
     write_model(negative_model, -0.5, 255.0)
     assert of()[0] != seen and of()[1] != exact, "the weights"
+    prints = set[tuple[str, str]]()
+    for bias in (255.0, 254.0):
+        write_model(negative_model.with_suffix(".int8.onnx"), -0.5, bias, of=negative_model)
+        prints.add(of(precision="int8"))
+    assert all(len(set(each)) == 2 for each in zip(*prints, strict=True)), "those of the quantised file"
+    plan = pipeline.build(pipeline.Request.of(**base), registry)
+    ways = [Setup("onnxruntime", precision, streams) for precision, streams in (("fp32", 1), ("fp32", 2), ("bf16", 2))]
+    one, two, other = (fingerprint.of(dataclasses.replace(plan, setup=way), exact=True) for way in ways)
+    assert one == two != other, "machines may measure that more streams are faster, and make the same bits"
 
 
 def test_a_plugin_is_part_of_the_fingerprint(make_clip: MakeClip, make_preset: Callable[..., str]) -> None:

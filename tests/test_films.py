@@ -137,6 +137,12 @@ def test_a_single_film_into_a_folder(capsys: pytest.CaptureFixture[str]) -> None
     assert "exists already, but it was made from another input, or with other settings" in capsys.readouterr().err
 
 
+def test_a_film_that_fails_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plugin.py").write_text(PLUGIN.replace("return 255 - images", "raise ValueError('broken')"))
+    assert run("clips/a.mp4", "-o", "out/deep/") == 1
+    assert "failed while it translated frame 0" in capsys.readouterr().err and not Path("out").exists()
+
+
 @pytest.mark.parametrize("output", ["plugin.py/deep/", f"{'x' * 300}/"])
 def test_a_folder_that_cannot_be_made(capsys: pytest.CaptureFixture[str], output: str) -> None:
     assert run("clips/a.mp4", "-o", output) == 1

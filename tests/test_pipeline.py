@@ -49,7 +49,7 @@ def write_into(images: api.Images) -> object:
 
 FAULTS: dict[str, tuple[Callable[[api.Images], object], str]] = {
     "raises": (refuse, "failed while it translated frame 7 .KeyError: 'lost'"),
-    "shape": (lambda images: images[:, :4], r"frame 7: returned \(1, 4, 64, 3\) uint8, but \(48, 64\) before"),
+    "shape": (lambda images: images[:, :4], r"frame 7: returned \(4, 64\), but \(48, 64\) before"),
     "number": (lambda images: np.concatenate([images, images]), r"expected \(1, height, width, 3\) uint8"),
     "kind": (lambda images: images / 255, "float64, expected"),
     "nothing": (lambda images: None, "returned NoneType, expected a numpy array"),
@@ -242,3 +242,12 @@ def test_bench_measures_every_stage(
     measured = bench.measure(request, registry, frames=8)
     assert (measured.size, measured.frames, set(measured.costs)) == ((128, 96), 8, {"decode", "translate", "encode"})
     assert 0 < measured.bound <= min(cost.fps for cost in measured.costs.values()) and measured.efficiency > 0
+
+
+@pytest.mark.parametrize("given", [0.0, -1.0, float("nan"), float("inf")])
+def test_skip_similar_takes_decibels(
+    given: float, make_clip: Make, negative_model: Path, make_preset: Preset, registry: plugins.Registry
+) -> None:
+    preset = make_preset("model", model=negative_model.name)
+    with pytest.raises(api.UsageError, match=r"--skip-similar .*: expected dB of PSNR, above 0 and at most 100"):
+        go(registry, input=str(make_clip()), preset=preset, skip_similar=given)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 import pytest
 
 from streamgan import api, settings
@@ -146,3 +149,41 @@ def test_merge_keys_are_no_repetition(tmp_path: Path) -> None:
 def test_nearest() -> None:
     assert settings.nearest("day2nigth", ["day2night", "summer2winter"]) == "; did you mean 'day2night'?"
     assert settings.nearest("xyz", ["day2night"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "made"),
+    [
+        (str, "a", "a"),
+        (int, 3, 3),
+        (float, 3, None),
+        (bool, 1, None),
+        (int, True, None),
+        (tuple[str, ...], ["a", "b"], ("a", "b")),
+        (tuple[str, ...], [], ()),
+        (tuple[str, ...], ["a", 1], None),
+        (tuple[int, int], [1, 2], (1, 2)),
+        (tuple[int, int], [1, 2, 3], None),
+        (tuple[tuple[int, int], ...], [[1, 2], [3, 4]], ((1, 2), (3, 4))),
+        (dict[str, float], {"a": 1.5}, {"a": 1.5}),
+        (dict[str, float], {"a": 1}, None),
+        (dict[str, float], {1: 1.5}, None),
+        (str | None, "a", None),
+        (list[int], [1], None),
+        (tuple, [1], None),
+    ],
+)
+def test_what_needs_no_conversion_is_what_pydantic_would_make_of_it(kind: Any, value: Any, made: Any) -> None:
+    assert settings._as_it_is(kind, value) == made
+    if made is not None:
+        assert made == pydantic.TypeAdapter(kind).validate_python(value)
+        assert type(made) is type(pydantic.TypeAdapter(kind).validate_python(value))
+
+
+def test_a_preset_and_a_card_need_no_pydantic() -> None:
+    code = (
+        "import sys; from pathlib import Path; from streamgan import model, preset\n"
+        "model.read_card(preset.Preset.load(Path('presets/day2night.yaml')).path.with_name('day2night.onnx'))\n"
+        "assert 'pydantic' not in sys.modules, 'it costs a tenth of a second at the start'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import clips
+import engines
 import numpy as np
 import pytest
 
 from streamgan import api
-from streamgan.models import backends
+from streamgan.models import backends, loading
 from streamgan.plan import Budget, Plan
 from streamgan.preset import Preset
 from streamgan.reading import sources
@@ -22,6 +26,7 @@ from streamgan.writing import sinks
 
 SIZE = (48, 64)
 """(height, width) of all pictures."""
+FILM = api.VideoInfo(SIZE[1], SIZE[0], Fraction(1, 25))
 
 
 @dataclasses.dataclass
@@ -252,3 +257,126 @@ def test_what_was_opened_is_closed_if_the_rest_cannot_be(told: Told) -> None:
     with pytest.raises(api.BackendError, match="no such device"):
         apply(make_plan(Translator, Broken), make_frames(1))
     assert told.calls[-2:] == ["close filter", "close translator"]
+
+
+class Slow(api.Translator):
+    """Keeps the first pictures of every four for longest, so that threads finish out of order."""
+
+    concurrent = True
+    threads: set[str]
+
+    def translate(self, images: api.Images) -> api.Images:
+        self.threads.add(threading.current_thread().name)
+        time.sleep(0.03 if int(images[0, 0, 0, 0]) % 4 == 0 else 0.001)
+        return images + np.uint8(1)
+
+
+def grays(levels: Iterable[int]) -> list[api.Frame]:
+    """Frames of one grey each, in a row."""
+    made = (np.full((*SIZE, 3), level, np.uint8) for level in levels)
+    return [api.Frame(image, pts, Fraction(1, 25), 1) for pts, image in enumerate(made)]
+
+
+def streamed(plan: Plan, frames: Sequence[api.Frame]) -> list[api.Frame]:
+    """What the stage makes of frames that come one by one."""
+    with TranslateStage(plan, api.VideoInfo(SIZE[1], SIZE[0], Fraction(1, 25))) as stage:
+        return [frame for made in stage.stream([frame] for frame in frames) for frame in made]
+
+
+def test_several_threads_translate_and_the_order_stays() -> None:
+    threads: set[str] = set()
+    plan = dataclasses.replace(make_plan(type("Slow", (Slow,), {"threads": threads})), budget=Budget(1, 4, 1))
+    made = streamed(plan, grays(range(0, 200, 2)))
+    assert [frame.pts for frame in made] == [*range(100)]
+    assert [int(frame.image[0, 0, 0]) for frame in made] == [*range(1, 201, 2)]
+    assert len(threads) > 1 and threading.current_thread().name not in threads
+
+
+def test_one_thread_where_something_has_a_memory() -> None:
+    threads: set[str] = set()
+    for kind in ({"memory": True}, {"concurrent": False}):
+        plan = make_plan(type("Slow", (Slow,), {"threads": threads, **kind}))
+        streamed(dataclasses.replace(plan, budget=Budget(1, 4, 1)), grays(range(8)))
+    assert threads == {threading.current_thread().name}
+
+
+def test_an_error_in_a_thread_names_its_frame_and_ends_the_others() -> None:
+    def translate(self: Any, images: api.Images) -> api.Images:
+        assert images[0, 0, 0, 0] != 7, "seven"
+        return images
+
+    before = threading.active_count()
+    with pytest.raises(api.PluginError, match=r"while it translated frame 7.*seven"):
+        plan = make_plan(type("Seven", (Slow,), {"translate": translate}))
+        streamed(dataclasses.replace(plan, budget=Budget(1, 4, 1)), grays(range(50)))
+    assert threading.active_count() == before
+
+
+def test_similar_frames_are_shown_as_the_one_before() -> None:
+    plan = make_plan(type("Slow", (Slow,), {"threads": set()}))
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, skip_similar=40.0))
+    frames = grays([10, 10, 11, 12, 60, 60, 10])  # 40 dB is 2.5 levels, from the frame that was translated last
+    for size in (1, 3, 7):
+        with TranslateStage(dataclasses.replace(plan, budget=Budget(1, size, 1)), FILM) as stage:
+            batches = [frames[first : first + size] for first in range(0, 7, size)]
+            made = [frame for part in stage.stream(batches) for frame in part]
+            assert stage.skipped == 4
+        assert [int(frame.image[0, 0, 0]) for frame in made] == [11, 11, 11, 11, 61, 61, 11]
+        assert [frame.pts for frame in made] == [*range(7)]
+
+
+def test_a_similar_frame_that_carries_more_is_translated() -> None:
+    plan = make_plan(type("Slow", (Slow,), {"threads": set()}))
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, skip_similar=40.0))
+    frames = [dataclasses.replace(frame, alpha=np.full(SIZE, 100 + frame.pts, np.uint8)) for frame in grays([10, 10])]
+    made = streamed(plan, frames)
+    assert [int(frame.alpha[0, 0]) for frame in made if frame.alpha is not None] == [100, 101]
+
+
+def test_the_first_frame_of_a_segment_is_translated_whatever_it_is_like() -> None:
+    plan = make_plan(type("Slow", (Slow,), {"threads": set()}))
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, skip_similar=40.0, segment=4))
+    with TranslateStage(plan, api.VideoInfo(SIZE[1], SIZE[0], Fraction(1, 25))) as stage:
+        made = [frame for part in stage.stream([frame] for frame in grays([10] * 3 + [11] * 7)) for frame in part]
+    assert [int(frame.image[0, 0, 0]) for frame in made] == [11] * 4 + [12] * 6, "else --resume makes another film"
+
+
+def test_what_failed_no_longer_counts_as_at_work() -> None:
+    def translate(self: Any, images: api.Images) -> api.Images:
+        raise ValueError("no")
+
+    with TranslateStage(make_plan(type("No", (Slow,), {"translate": translate})), FILM) as stage:
+        with pytest.raises(api.PluginError, match="no"):
+            stage.apply(grays([1]))
+        assert stage.working_since is None, "else a translator that works is taken for one that hangs"
+
+
+def test_what_stood_in_for_the_model_runs_what_is_derived_from_it(tmp_path: Path) -> None:
+    clips.write_model(tmp_path / "whole.onnx", -1.0, 255.0)
+    clips.write_model(tmp_path / "part.onnx", -1.0, 255.0)
+
+    class Deriving(Slow):
+        def open(self, context: api.Context) -> None:
+            for name in ("whole.onnx", "part.onnx"):
+                context.load_model(name)
+
+    Deriving.threads = set()
+    Deriving.Options = dataclasses.make_dataclass("Options", [("model", str, "whole.onnx")], frozen=True)
+    wrong, right = engines.make(50, streams=4, faults={"fp32": engines.black}), engines.make(10, streams=2)
+    plan = dataclasses.replace(
+        make_plan(Deriving),
+        options=Deriving.Options(),
+        preset=Preset("Trial", "trial", path=tmp_path / "trial.yaml"),
+        setup=loading.Setup("wrong", "fp32", 4, 4),
+        backend_name="wrong",
+        backend=wrong,
+        backends={"wrong": wrong, "right": right},
+        budget=Budget(1, 4, 1),
+    )
+    with TranslateStage(plan, FILM) as stage:
+        (note,) = stage.notes
+        assert note.startswith("wrong fp32, 4 streams is not used but right fp32, 2 streams")
+        assert (stage.plan.backend_name, stage.plan.backend) == ("right", right), "what the record says"
+        [*stage.stream([frame] for frame in grays(range(20)))]
+    assert right.told.loads == [("whole.onnx", "fp32", 2), ("part.onnx", "fp32", 2)]
+    assert len(Deriving.threads) <= 2, "more threads than the sessions were loaded for"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from clips import write_model
 
@@ -15,7 +18,8 @@ from streamgan import api
 from streamgan.cli.program import execute
 from streamgan.model import read_card
 from streamgan.models.backends import OnnxRuntime
-from streamgan.models.translate import ModelTranslator, enlarge_bilinear, enlarge_guided, fit, pad
+from streamgan.models.scaling import Room, enlarge_bilinear, enlarge_guided, fit, pad, shrink
+from streamgan.models.translate import ModelTranslator
 from streamgan.testing import make_clip, make_images, make_model, reference
 
 
@@ -81,15 +85,15 @@ def scene() -> tuple[api.Images, api.Images]:
     image = np.full((240, 320, 3), 120, np.uint8)
     image[:, 160:] = 200
     image[::4, :160] = 60
-    return image, cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA)
+    return image, np.asarray(cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def test_guided_keeps_details_that_bilinear_loses() -> None:
     image, seen = scene()
     made = (seen * 0.5).astype(np.uint8)
-    guided, bilinear = enlarge_guided(made, seen, image), enlarge_bilinear(made, seen, image)
+    sharp, bilinear = enlarge_guided(made, seen, image), enlarge_bilinear(made, seen, image)
     wanted = image * 0.5
-    assert np.abs(guided - wanted).mean() < 0.5 * np.abs(bilinear - wanted).mean()
+    assert np.abs(sharp - wanted).mean() < 0.5 * np.abs(bilinear - wanted).mean()
 
 
 def test_guided_keeps_lamps_that_the_model_lights() -> None:
@@ -118,6 +122,78 @@ def test_guided_shrunk_again_is_what_the_model_made() -> None:
     made = np.asarray(255 - seen // 2, np.uint8)
     again = cv2.resize(enlarge_guided(made, seen, image), (160, 120), interpolation=cv2.INTER_AREA)
     assert np.abs(again.astype(int) - made).mean() < 1.5
+
+
+Doubles = npt.NDArray[np.float64]
+
+
+def guided(made: api.Images, seen: api.Images, image: api.Images) -> Doubles:
+    """The enlargement in doubles, written from equations 5 and 8 of the paper and the rules of `enlarge_guided`."""
+
+    def mean(values: Doubles) -> Doubles:
+        padded = np.pad(values, ((3, 3), (3, 3), (0, 0)), mode="symmetric")
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (7, 7), (0, 1)).mean((3, 4)), np.float64)
+
+    half = (seen.shape[1] // 2, seen.shape[0] // 2)
+    small = [cv2.resize(each, half, interpolation=cv2.INTER_AREA).astype(np.float64) for each in (seen, made)]
+    means = [mean(each) for each in small]
+    covariance = mean(small[0] * small[1]) - means[0] * means[1]
+    spread = mean(small[0] ** 2) - means[0] ** 2
+    ratio = np.minimum(means[1] / (means[0] + 1), 1) * (covariance >= 0)
+    gain = mean((covariance + 104.04 * ratio) / (spread + 104.04)).clip(-7, 7)
+    rest = made - cv2.resize(gain, seen.shape[1::-1]) * seen
+    size = image.shape[1::-1]
+    return np.asarray(np.clip(cv2.resize(gain, size) * image + cv2.resize(rest, size), 0, 255), np.float64)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (333, 251), (1024, 131)])
+@pytest.mark.parametrize("factor", [-1.0, 0.3, 1.7])
+def test_guided_is_what_the_paper_says(size: tuple[int, int], factor: float) -> None:
+    image = np.asarray(cv2.GaussianBlur(noise(1, size[1], size[0])[0], (0, 0), 2), np.uint8)
+    image = np.asarray(cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX), np.uint8)  # type: ignore[call-overload]
+    seen = np.asarray(cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA), np.uint8)
+    made = np.asarray(np.clip(seen * factor + (255 if factor < 0 else 9), 0, 255), np.uint8)
+    made[60:64, 70:90] = 250
+    error = np.abs(enlarge_guided(made, seen, image) - guided(made, seen, image))
+    assert error.max() < 1.6 and error.mean() < 0.4
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (640, 360), (333, 251), (1920, 1080), (225, 224), (3000, 230)])
+def test_shrunk_is_nearly_the_mean_over_areas(size: tuple[int, int]) -> None:
+    small = fit(size, 224)
+    x, y = np.arange(size[0])[None] * small[0] / size[0], np.arange(size[1])[:, None] * small[1] / size[1]
+    waves = 127 + 60 * np.sin(x * 2 * np.pi / 5) + 60 * np.sin((x + 2 * y) * 2 * np.pi / 9)
+    image = np.rint(waves).astype(np.uint8)[..., None].repeat(3, 2)
+    error = np.abs(shrink(image, small) - cv2.resize(waves, small, interpolation=cv2.INTER_AREA)[..., None])
+    assert error.mean() < 2 and error.max() < 10
+    assert shrink(image, size) is image
+
+
+def test_shrunk_stripes_do_not_shimmer() -> None:
+    image = np.zeros((720, 1280, 3), np.uint8)
+    image[:, ::2] = 255
+    made = shrink(image, (398, 224)).astype(int)
+    assert np.abs(made[:, 2:-2] - 127).max() <= 64  # unfiltered, it would be 127
+
+
+def test_several_threads_may_translate_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    translator = opened(write_model(tmp_path / "m.onnx", 0.5, 10.0), size=40)
+    assert translator.concurrent
+    smooth = [cv2.GaussianBlur(noise(1, 96, 128 + step)[0, :, :128], (0, 0), 5)[None] for step in range(4)]
+    pictures = [np.asarray(each, np.uint8) for each in smooth]
+    alone = [translator.translate(images) for images in pictures]
+    both = threading.Barrier(2, timeout=20)
+
+    def together(made: api.Images, seen: api.Images, image: api.Images, room: Room) -> api.Images:
+        room[:] = image[0, 0, 0]
+        both.wait()  # two are here at once
+        assert (room == image[0, 0, 0]).all()
+        return enlarge_guided(made, seen, image, room)
+
+    monkeypatch.setattr("streamgan.models.translate.enlarge_guided", together)
+    with ThreadPoolExecutor(2) as threads:
+        made = list(threads.map(translator.translate, pictures))
+    assert all(np.array_equal(*each) for each in zip(alone, made, strict=True))
 
 
 DOMAINS = ("day", "dusk", "night")

@@ -16,7 +16,17 @@ from streamgan.cli import table
 from streamgan.cli.plugins import failed
 from streamgan.cli.presets import listed
 
-_PACKAGES = ("av", "opencv-python", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pydantic", "torch")
+_PACKAGES = (
+    "av",
+    "opencv-python",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "pydantic",
+    "tensorrt",
+    "torch",
+)
 _ENCODERS = {
     "h264": ("libx264", "h264_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox"),
     "hevc": ("libx265", "hevc_nvenc", "hevc_qsv", "hevc_vaapi", "hevc_videotoolbox"),
@@ -25,6 +35,11 @@ _ENCODERS = {
     "ffv1": ("ffv1",),
 }
 """Encoders that FFmpeg may bring, by codec."""
+_CACHED = "choices"
+_CHOICES = ("model", "size", "asked for", "runs with", "measured", "why")
+"""Headings of the choices that were measured."""
+_NVIDIA = ("tensorrt", "torch-cuda", "onnxruntime-cuda")
+"""Backends that use an NVIDIA GPU."""
 
 
 @click.command("doctor")
@@ -32,29 +47,25 @@ _ENCODERS = {
 def command(loose_files: tuple[Path, ...]) -> None:
     """Say what is installed, what would be used, and what is slow.
 
-    That is: packages, backends with the one that would be used and why, encoders, presets, plugins that failed, and
-    what would make it faster.
+    That is: packages, backends with the one that would be used and why, what was measured for which model, encoders,
+    presets, plugins that failed, and what would make it faster.
     """
     registry = plugins.load(loose_files)
     table.show("this machine", _machine())
     table.show("packages", _packages())
     table.show("backends", _backends(registry), ("name", "usable", "rank", "what it says", ""))
+    table.show("measured choices (streamgan tune repeats them)", _choices(), _CHOICES)
     table.show("encoders", _encoders(), ("codec", "present"))
     table.show("presets", listed(registry), ("name", "title", "from"))
     table.show("plugins that failed", failed(registry), ("plugin", "error"))
     table.show("what would make it faster", [(line,) for line in advice(registry)])
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def advice(registry: plugins.Registry) -> list[str]:
     """What the user could do for more speed, the most effective first."""
     lines = []
-    nvidia, providers = shutil.which("nvidia-smi") is not None, _providers()
-    if nvidia and "CUDAExecutionProvider" not in providers:
+    states = _states(registry)
+    if shutil.which("nvidia-smi") and not any(states[name].usable for name in _NVIDIA if name in states):
         lines.append("the NVIDIA GPU is not used: pip uninstall onnxruntime; pip install onnxruntime-gpu[cuda,cudnn]")
     if "openvino" not in registry.backends and platform.machine().lower() in ("x86_64", "amd64"):
         lines.append("OpenVINO is faster on most x86-64 processors: in a checkout, pip install ./plugins/openvino")
@@ -62,19 +73,16 @@ def advice(registry: plugins.Registry) -> list[str]:
     return lines
 
 
-def _providers() -> list[str]:
-    """Execution providers of ONNX Runtime."""
-    import onnxruntime
-
-    return list(onnxruntime.get_available_providers())
-
-
 def _machine() -> list[tuple[str, str]]:
     """Rows about the machine and the interpreter."""
+    from streamgan import plan
+
+    cache = api.cache_folder(_CACHED)
     return [
         ("streamgan", f"{streamgan.__version__}, {Path(streamgan.__file__).parent}"),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        ("cores", f"{cores()} usable of {os.cpu_count()}"),
+        ("cores", f"{plan.usable_cores()} usable of {os.cpu_count()}"),
+        ("cache", str(cache.parent) if cache else "none: what is measured cannot be kept (set STREAMGAN_CACHE)"),
     ]
 
 
@@ -106,6 +114,18 @@ def _backends(registry: plugins.Registry) -> list[tuple[str, str, str, str, str]
     for name, state in _states(registry).items():
         used = f"<- used: {why.split(';')[0]}" if name == chosen else ""
         rows.append((name, "yes" if state.usable else "no", str(state.rank), state.reason, used))
+    return rows
+
+
+def _choices() -> list[tuple[str, ...]]:
+    """A row for each choice that was measured and is remembered, the newest first."""
+    from streamgan.models import choice
+
+    rows: list[tuple[str, ...]] = []
+    for each in choice.kept():
+        when = each.choice.measured.replace("T", " ")[:16]
+        size, asked = "x".join(map(str, each.size)), each.asked or "-"
+        rows.append((each.model, size, asked, str(each.choice.setup), when, each.choice.reason))
     return rows
 
 

@@ -59,6 +59,7 @@ def work(jobs: Sequence[Job], manner: Manner) -> None:
                 manner.registry,
                 on_progress,
                 on_plan=_teller(manner),
+                announce=_announcer(manner),
                 skip_existing=manner.skip_existing,
                 tracked=manner.tracked,
             )
@@ -96,7 +97,13 @@ def _work_many(jobs: Sequence[Job], manner: Manner) -> None:
             place = f"{number}/{len(jobs)} "
             with progress.shown(manner.quiet, place + Path(job.input).name) as on_progress:
                 outcome = batch.run_job(
-                    job, manner.fields, manner.registry, on_progress, on_plan=on_plan, skip_existing=skip
+                    job,
+                    manner.fields,
+                    manner.registry,
+                    on_progress,
+                    on_plan=on_plan,
+                    announce=_announcer(manner),
+                    skip_existing=skip,
                 )
             outcomes.append(outcome)
             _tell(outcome, manner.quiet, place)
@@ -138,6 +145,11 @@ def _teller(manner: Manner) -> Callable[[Plan], None]:
     return tell
 
 
+def _announcer(manner: Manner) -> Callable[[str], None]:
+    """What tells the user of something that takes seconds, before it begins."""
+    return lambda line: None if manner.quiet else click.echo(line, err=True)
+
+
 def _idle_options(plan: Plan, given: frozenset[str]) -> Iterator[str]:
     """Says which of the options given mean nothing to the output."""
     idle = [f"--{name}" for name in _OF_FILMS if name in given]
@@ -165,7 +177,9 @@ def _describe_all(jobs: Sequence[Job], manner: Manner) -> None:
 def _describe(job: Job, manner: Manner, whole: bool) -> str:
     """What would be done for a job, checked as far as it can be: the whole plan, or a line."""
     with batch.folder_for(job, keep=False) if manner.tracked else contextlib.nullcontext():
-        prepared = batch.prepare(job, manner.fields, manner.registry, skip_existing=manner.skip_existing)
+        prepared = batch.prepare(
+            job, manner.fields, manner.registry, _announcer(manner), skip_existing=manner.skip_existing
+        )
     plan = prepared.plan
     batch.check_models(plan)
     notes = [*_idle_options(plan, manner.given), *(["complete already: would be skipped"] * prepared.finished)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -53,13 +54,14 @@ def command(
 
     request = pipeline.Request.of(input=source, options=values, **given)
     registry = plugins.load(loose_files)
-    plan = pipeline.build(request, registry)
+    announce = None if quiet else functools.partial(click.echo, err=True)
+    plan = pipeline.build(request, registry, announce)
     if not quiet:
         mention_failed(registry)
     if dry_run:
         click.echo(plan.describe())
         return
-    status = live.run_live(plan, None if quiet else _reporter(), frames)
+    status = live.run_live(plan, None if quiet else _reporter(), frames, announce)
     if not quiet:
         for note in status.notes:
             click.echo(f"note: {note}", err=True)

@@ -12,6 +12,8 @@ import click
 from streamgan.api import Encoding, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SMALLEST, _LARGEST = 16, 8192
+"""Pixels of a side of ``--resolution``."""
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?|\.\d+)")
 
 
@@ -75,6 +77,20 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def resolution(text: str) -> tuple[int, int]:
+    """Reads the width and height of ``--resolution``, such as ``640x360``.
+
+    Raises:
+        UsageError: for anything else, and sides that no film has.
+    """
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(_SMALLEST <= side <= _LARGEST for side in size):
+        sides = f"each from {_SMALLEST} to {_LARGEST}"
+        raise UsageError(f"--resolution {text}: expected WIDTHxHEIGHT in pixels, {sides}, such as 640x360")
+    return size
+
+
 def translation(command: F) -> F:
     """The options that say how to translate."""
     return _apply(
@@ -86,11 +102,11 @@ def translation(command: F) -> F:
         click.option("--backend", metavar="NAME", help="What runs the model (see streamgan doctor); auto by default."),
         click.option(
             "--precision",
-            type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+            type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
             default="auto",
             help="Arithmetic of the backend.",
         ),
-        click.option("--threads", type=click.IntRange(min=1), help="Cores to use; all by default."),
+        click.option("--threads", type=click.IntRange(1, 1024), help="Cores to use; all by default."),
     )
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _GROUPS = {
     "Options": ("output", "preset", "strength", "overwrite", "help"),
     "Part of the film": ("start", "end", "frames", "every", "stream", "on_error"),
-    "Translation": ("settings", "size", "smooth", "compare", "backend", "precision", "threads", "timeout"),
+    "Translation": ("settings", "size", "smooth", "compare", "skip_similar", "timeout"),
+    "Speed": ("backend", "precision", "threads"),
     "Output": ("audio", "codec", "encoder", "crf", "encoder_preset", "lossless", "alpha"),
     "Many films, long films": ("manifest", "skip_existing", "fail_fast", "shard", "resume", "segment"),
     "What is said": ("dry_run", "verbose", "quiet", "report"),
@@ -72,6 +73,14 @@ _GROUPS = {
     "--segment", type=click.IntRange(min=1), default=250, help="Frames after which what is made is kept for --resume."
 )
 @click.option("--smooth", type=click.FloatRange(0, 1), help="Reduce flicker: 0 not at all, 1 as much as possible.")
+@click.option(
+    "--skip-similar",
+    type=click.FloatRange(min=0, min_open=True),
+    is_flag=False,
+    flag_value=40.0,
+    metavar="[DB]",
+    help="Show a frame that is like the last translated one, by so much PSNR, as that one. 40 dB if it ends the line.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

@@ -23,7 +23,7 @@ from streamgan.frames import color, hdr, pixels
 _ROTATE = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
 _DEPTHS = (8, 10, 12, 16)
 _LIFT = 128
-_STRIP = 1 << 15
+_STRIP = 1 << 17
 _SEES_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -101,11 +101,12 @@ class FrameMaker:
         width, height = given.size
         image, deep = np.empty((height, width, 3), np.uint8), given.bits > 8 or self._curve is not None
         fine = np.empty(image.shape, np.uint8) if deep else None
-        for rows in _strips(height, width):
-            values = color.to_rgb(pixels.merged(given, rows), matrix, full_range, given.bits)
+        for rows in _strips(height, width * (2 if deep else 1)):
+            samples = pixels.merged(given, rows)
             if fine is None:
-                image[rows] = values
+                color.to_rgb(samples, matrix, full_range, given.bits, made=image[rows])
                 continue
+            values = color.to_rgb(samples, matrix, full_range, given.bits)
             if self._curve is not None:
                 values = np.left_shift(values, 8, dtype=np.uint16) if given.bits == 8 else values
                 values = hdr.tone_map(values, self._curve)
@@ -202,7 +203,7 @@ def _deep_picture(reformatter: VideoReformatter, frame: Frame, meaning: Color, p
     wanted = meaning
     if form.rgb or form.gray:  # grey files seldom say their range, and who reads them takes it for full
         wanted = dataclasses.replace(meaning, matrix=color.RGB if form.rgb else meaning.matrix, full_range=True)
-    for rows in _strips(height, width):
+    for rows in _strips(height, width * 2):
         planes = color.from_rgb(_joined(frame, rows), _LIFT, wanted, form.bits, form.step)
         for number, (view, plane) in enumerate(zip(views, planes[: 1 if form.gray else 3], strict=False)):
             top = rows.start // form.step[1] if number else rows.start
@@ -215,9 +216,14 @@ def _deep_picture(reformatter: VideoReformatter, frame: Frame, meaning: Color, p
     return pixels.packed(reformatter, picture, pixel_format)
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Rows that are worked on together, a multiple of 4: what a strip needs stays in the processor's cache."""
-    rows = max(4, _STRIP // max(1, width) // 4 * 4)
+def _strips(height: int, size: int) -> Iterator[slice]:
+    """Rows that are worked on together, a multiple of 4: what a strip needs stays in the processor's cache.
+
+    Args:
+        height: of the picture.
+        size: bytes of one component in a row.
+    """
+    rows = max(4, _STRIP // max(1, size) // 4 * 4)
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 

@@ -132,10 +132,11 @@ def merged(given: Unpacked, rows: slice) -> Samples:
     planes = [_native(given.colors[0][rows])]
     for plane in given.colors[1:]:
         part = _native(plane[rows.start // down : -(-rows.stop // down)])
-        if given.step != (1, 1):  # with odd sides, the last samples are for half as many pixels
-            whole = (part.shape[1] * across, part.shape[0] * down)
-            part = np.asarray(cv2.resize(part, whole, interpolation=cv2.INTER_NEAREST))[:height, :width]
-        planes.append(part)
+        if across > 1:  # merged with itself, six times as fast as cv2.resize
+            part = np.asarray(cv2.merge([part] * across)).reshape(len(part), -1)
+        if down > 1:
+            part = part.repeat(down, axis=0)
+        planes.append(part[:height, :width])  # with odd sides, the last samples are for half as many pixels
     return np.asarray(cv2.merge(planes))
 
 

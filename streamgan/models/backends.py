@@ -3,68 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import onnxruntime as ort
 
 from streamgan import plugins
-from streamgan.api import Availability, Backend, BackendError, Images, Session, hookimpl
-from streamgan.model import INPUT, OUTPUT, onnxruntime_failures
-
-_FAILURES = onnxruntime_failures()
-_GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
-_CPU_RANK, _GPU_RANK = 10, 50
-
-
-class OnnxRuntime(Backend):
-    """ONNX Runtime, on an NVIDIA GPU if its GPU build is installed, else on the CPU; always in fp32."""
-
-    @classmethod
-    def availability(cls) -> Availability:
-        """Usable wherever the package is; it is one of streamgan's own requirements."""
-        providers = _providers()
-        on = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-        rank = _CPU_RANK if len(providers) == 1 else _GPU_RANK
-        return Availability(True, f"ONNX Runtime {ort.__version__} on {on}", rank)
-
-    def load(self, path: Path, *, threads: int, precision: str = "auto") -> Session:
-        """Loads a model file.
-
-        Raises:
-            BackendError: if ONNX Runtime refuses it, or the precision is not fp32.
-        """
-        if precision not in ("auto", *self.precisions):
-            raise BackendError(f"onnxruntime: precision {precision} is not possible; choose auto or fp32")
-        try:
-            session = ort.InferenceSession(str(path), _session_options(threads), providers=_providers())
-        except _FAILURES as error:
-            raise BackendError(f"onnxruntime: cannot load {path} ({_reason(error)})") from None
-        return _OnnxRuntimeSession(session, path)
-
-
-class _OnnxRuntimeSession(Session):
-    """A model loaded into ONNX Runtime."""
-
-    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
-        self._session: ort.InferenceSession | None = session
-        self._path = path
-
-    def run(self, images: Images, inputs: Mapping[str, npt.NDArray[Any]] | None = None) -> Images:
-        """Runs the model; raises BackendError if it is closed or ONNX Runtime refuses."""
-        if self._session is None:
-            raise BackendError(f"onnxruntime: {self._path} was closed")
-        try:
-            (result,) = self._session.run([OUTPUT], {INPUT: images} | dict(inputs or {}))
-        except _FAILURES as error:
-            raise BackendError(f"onnxruntime: {self._path} failed on {images.shape} ({_reason(error)})") from None
-        return np.asarray(result, dtype=np.uint8)
-
-    def close(self) -> None:
-        """Frees the model."""
-        self._session = None
+from streamgan.api import Availability, Backend, BackendError, hookimpl
+from streamgan.models import providers
+from streamgan.models.providers import OnnxRuntime as OnnxRuntime
 
 
 def choose(backends: Mapping[str, type[Backend]], name: str | None = None) -> tuple[str, type[Backend], str]:
@@ -80,15 +23,10 @@ def choose(backends: Mapping[str, type[Backend]], name: str | None = None) -> tu
     Raises:
         BackendError: if there is none of that name, or it cannot be used here.
     """
-    states = {key: plugins.availability(key, backend) for key, backend in backends.items()}
-    usable = [key for key, state in states.items() if state.usable]
-    offer = f"usable here: {', '.join(usable) or 'none'}"
     if name is not None and name != "auto":
-        if name not in states:
-            raise BackendError(f"backend {name}: not installed; {offer}")
-        if name not in usable:
-            raise BackendError(f"backend {name}: cannot be used, {states[name].reason}; {offer}")
-        return name, backends[name], f"asked for; {states[name].reason}"
+        return _named(backends, name)
+    states = _states(backends)
+    usable = _usable(states)
     if not usable:
         reasons = "; ".join(f"{key}: {state.reason}" for key, state in states.items())
         raise BackendError(f"no backend can be used here ({reasons or 'none is registered'})")
@@ -97,27 +35,34 @@ def choose(backends: Mapping[str, type[Backend]], name: str | None = None) -> tu
     return best, backends[best], f"{why}; {states[best].reason}"
 
 
-def _providers() -> list[str]:
-    """Execution providers to use, the fastest first."""
-    present = ort.get_available_providers()
-    return [name for name in _GPU_PROVIDERS if name in present] + ["CPUExecutionProvider"]
+def _named(backends: Mapping[str, type[Backend]], name: str) -> tuple[str, type[Backend], str]:
+    """As `choose`, for a backend that the user names: the others are asked nothing, unless they must be offered."""
+    if name not in backends:
+        raise BackendError(f"backend {name}: not installed; {_offer(backends)}")
+    state = plugins.availability(name, backends[name])
+    if not state.usable:
+        raise BackendError(f"backend {name}: cannot be used, {state.reason}; {_offer(backends)}")
+    return name, backends[name], f"asked for; {state.reason}"
 
 
-def _session_options(threads: int) -> ort.SessionOptions:
-    """Few threads, and none that spins: while they wait, the decoder and the encoder need the cores."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
+def _offer(backends: Mapping[str, type[Backend]]) -> str:
+    """What can be used here, for messages."""
+    return f"usable here: {', '.join(_usable(_states(backends))) or 'none'}"
 
 
-def _reason(error: Exception) -> str:
-    """The first line of what ONNX Runtime says."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _states(backends: Mapping[str, type[Backend]]) -> dict[str, Availability]:
+    """Whether each can be used."""
+    return {key: plugins.availability(key, backend) for key, backend in backends.items()}
+
+
+def _usable(states: Mapping[str, Availability]) -> list[str]:
+    """The names of those that can be used."""
+    return [key for key, state in states.items() if state.usable]
 
 
 @hookimpl
 def register_backends(register: Callable[[str, type[Backend]], None]) -> None:
-    """Brings ONNX Runtime."""
+    """Brings ONNX Runtime: on the CPU, and one backend for each way to a device."""
     register("onnxruntime", OnnxRuntime)
+    for backend in providers.ON_DEVICES:
+        register(backend.name, backend)

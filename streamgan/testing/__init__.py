@@ -11,7 +11,7 @@ A plugin subclasses a suite and gives one fixture; it inherits a test for every 
 Needs pytest; `make_model` needs the ``onnx`` package. The runtime imports nothing from here.
 """
 
-from streamgan.testing.suites import BackendTests as BackendTests
+from streamgan.testing.backends import BackendTests as BackendTests
 from streamgan.testing.suites import FilterTests as FilterTests
 from streamgan.testing.suites import TranslatorTests as TranslatorTests
 from streamgan.testing.synthetic import make_clip as make_clip

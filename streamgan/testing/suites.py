@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from streamgan import api, settings
-from streamgan.testing.synthetic import make_images, make_model, reference
+from streamgan.testing.synthetic import make_images
 
 LAYOUTS = ((1, 48, 64), (2, 48, 64), (3, 48, 64), (1, 37, 53), (2, 1, 1), (1, 53, 37))
 """(N, H, W) of the pictures that each must take."""
@@ -54,7 +54,7 @@ class TranslatorTests:
         """One picture and several, odd sizes and single pixels."""
         for count, height, width in LAYOUTS:
             translator = self.make(translator_class, height, width)
-            _check_images(translator.translate(make_images(count, height, width)), count, f"{width}x{height}")
+            check_images(translator.translate(make_images(count, height, width)), count, f"{width}x{height}")
             translator.close()
 
     def test_size_stays_the_same(self, translator_class: type[api.Translator]) -> None:
@@ -82,6 +82,19 @@ class TranslatorTests:
         translator.close()
         assert np.array_equal(first, before), "the second call overwrote the first result: return a new array each time"
 
+    def test_may_be_called_by_several_threads(self, translator_class: type[api.Translator]) -> None:
+        """If it says that it is `concurrent`, what threads make at once is what one makes alone."""
+        if not translator_class.concurrent:
+            return
+        assert not translator_class.memory, "what has a memory cannot be concurrent: its frames must come in order"
+        translator, pictures = self.make(translator_class), [make_images(1, seed=seed) for seed in range(8)]
+        alone = [translator.translate(each).copy() for each in pictures]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(translator.translate, pictures * 4))
+        translator.close()
+        same = all(np.array_equal(each, alone[place % len(alone)]) for place, each in enumerate(together))
+        assert same, "several threads at once got other results than one: share nothing that is written to"
+
     def test_reset_forgets(self, translator_class: type[api.Translator]) -> None:
         """After `reset` the same pictures give the same result."""
         translator = self.make(translator_class)
@@ -107,7 +120,7 @@ class TranslatorTests:
         for name, value in _live_values(translator_class.Options):
             translator.options = dataclasses.replace(translator.options, **{name: value})
             result = translator.translate(make_images())
-            _check_images(result, 2, f"{name}={value!r}")
+            check_images(result, 2, f"{name}={value!r}")
             assert result.shape == shape, f"with {name}={value!r} the output is {result.shape}, before it was {shape}"
         translator.close()
 
@@ -152,7 +165,7 @@ class FilterTests:
             for seed in range(3):
                 made = make_images(count, height * factor, width * factor, seed + 10)
                 result = tested.apply(make_images(count, height, width, seed), made)
-                _check_images(result, count, case)
+                check_images(result, count, case)
                 assert result.shape == made.shape, f"{case}: {made.shape} must be returned, got {result.shape}"
             tested.close()
 
@@ -208,89 +221,6 @@ class FilterTests:
         tested.close()
 
 
-class BackendTests:
-    """The contract of `api.Backend`. A subclass gives the fixture ``backend_class``; skipped where it is not usable."""
-
-    def load(self, cls: type[api.Backend], path: Path) -> api.Session:
-        """The tiny model in a session with one thread; skips the test where the backend cannot be used."""
-        import pytest
-
-        available = cls.availability()
-        if not available.usable:
-            pytest.skip(f"{cls.__name__} cannot be used here: {available.reason}")
-        return cls().load(make_model(path / "tiny.onnx"), threads=1, precision="fp32")
-
-    def test_is_a_finished_backend(self, backend_class: type[api.Backend]) -> None:
-        """It derives from `api.Backend` and implements everything; `fp32` is among its precisions."""
-        assert issubclass(backend_class, api.Backend), f"{backend_class} must derive from api.Backend"
-        missing = getattr(backend_class, "__abstractmethods__", None)
-        assert not missing, f"{backend_class.__name__} does not implement {', '.join(missing or ())}"
-        assert "fp32" in backend_class.precisions, "every backend must offer fp32"
-
-    def test_availability(self, backend_class: type[api.Backend]) -> None:
-        """It says in one line what it found, and the same when asked again."""
-        first, second = backend_class.availability(), backend_class.availability()
-        assert isinstance(first, api.Availability), "availability must return an api.Availability"
-        assert first == second, "availability must say the same when asked again"
-        assert first.reason.strip() and "\n" not in first.reason, "the reason must be one line for people"
-
-    def test_computes_the_model(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
-        """The result is that of plain arithmetic to one level, for several sizes and numbers in one session."""
-        session = self.load(backend_class, tmp_path)
-        for count, height, width in LAYOUTS:
-            images = make_images(count, height, width)
-            result = session.run(images)
-            _check_images(result, count, f"{width}x{height}")
-            expected = reference(images)
-            assert result.shape == expected.shape, f"{images.shape} became {result.shape}"
-            worst = int(np.abs(result.astype(int) - expected).max())
-            assert worst <= 1, f"{width}x{height}: off by up to {worst} levels of 255; compute in fp32 and round"
-        session.close()
-
-    def test_takes_a_domain_for_each_picture(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
-        """Further inputs reach the model: pictures of one call may have different domains."""
-        self.load(backend_class, tmp_path).close()
-        path = make_model(tmp_path / "domains.onnx", ("plain", "bright", "brighter"))
-        session = backend_class().load(path, threads=1, precision="fp32")
-        for domain in (np.array([2, 0]), np.array([1]), np.array([0, 1, 2])):
-            images = make_images(len(domain))
-            result = session.run(images, {"domain": domain.astype(np.int64)})
-            worst = int(np.abs(result.astype(int) - reference(images, domain)).max())
-            assert worst <= 1, f"domains {domain}: off by up to {worst} levels of 255; pass `inputs` to the model"
-        session.close()
-
-    def test_leaves_arrays_alone(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
-        """Neither the input nor an earlier result changes."""
-        session, images = self.load(backend_class, tmp_path), make_images()
-        before = images.copy()
-        result = session.run(images)
-        kept = result.copy()
-        session.run(make_images(seed=3))
-        session.close()
-        assert np.array_equal(images, before), "run changed its input"
-        assert np.array_equal(result, kept), "the second run overwrote the first result: return a copy"
-
-    def test_closes_twice(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
-        """`Session.close` may be called twice, and before the first run."""
-        session = self.load(backend_class, tmp_path)
-        session.close()
-        session.close()
-
-    def test_refuses_what_is_no_model(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
-        """A file of another kind and one that is missing are errors of streamgan that name the file."""
-        self.load(backend_class, tmp_path).close()
-        broken = tmp_path / "broken.onnx"
-        broken.write_bytes(b"this is no model")
-        for path in (broken, tmp_path / "missing.onnx"):
-            message = _refusal(lambda path=path: backend_class().load(path, threads=1))  # type: ignore[misc]
-            assert path.name in message, f"the error must name the file {path.name}: {message!r}"
-
-    def test_refuses_an_unknown_precision(self, backend_class: type[api.Backend], tmp_path: Path) -> None:
-        """`load` does not silently compute in another precision than the one asked for."""
-        self.load(backend_class, tmp_path).close()
-        _refusal(lambda: backend_class().load(tmp_path / "tiny.onnx", threads=1, precision="fp1"))
-
-
 def _check_options(cls: type[api.Translator] | type[api.Filter]) -> None:
     """Whether `Options` is a frozen dataclass, whose defaults are valid values of the declared types."""
     options = cls.Options
@@ -302,7 +232,7 @@ def _check_options(cls: type[api.Translator] | type[api.Filter]) -> None:
     assert parsed == defaults, "the defaults of Options change when they are read as settings: check their types"
 
 
-def _check_images(result: object, count: int, case: str) -> None:
+def check_images(result: object, count: int, case: str) -> None:
     """Whether a result is what the runtime can encode."""
     assert isinstance(result, np.ndarray), f"{case}: a numpy array must be returned, got {type(result).__name__}"
     assert result.dtype == np.uint8, f"{case}: uint8 must be returned, got {result.dtype}; round and convert"
@@ -319,12 +249,3 @@ def _live_values(options: type[Any]) -> Iterator[tuple[str, Any]]:
                 if value is not None:
                     kind: Any = type(field.default)
                     yield field.name, kind(value)
-
-
-def _refusal(load: Callable[[], object]) -> str:
-    """The message with which a backend refuses."""
-    try:
-        load()
-    except (api.BackendError, api.ModelError) as error:
-        return str(error)
-    raise AssertionError("load must raise BackendError or ModelError, but returned")

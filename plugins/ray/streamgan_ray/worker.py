@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from streamgan.jobs import Job
 from streamgan.pipeline import Part, Plan, Progress
 
 Done = TypeVar("Done")
+_IDLE = 4
+"""How many models that nobody uses stay loaded: those of the last film, in tiles or not, and some of others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Worker:
             if fingerprint.of(plan, exact=True) != known:
                 raise PluginError(
                     f"{os.uname().nodename} would make other bits of it than the machine that cut it: other versions, "
-                    "files or backend; install the same on all, or name one with --backend"
+                    "files or backend; install the same on all, or name --backend and --precision"
                 )
             return parallel.make(plan, part, self._note)
 
@@ -123,31 +126,55 @@ class Worker:
             raise KeyboardInterrupt
 
 
+@dataclasses.dataclass
+class _Kept:
+    """A loaded model."""
+
+    path: Path
+    session: Session
+    free: Callable[[], None]
+    users: int = 0
+    """How many have it and have not closed it."""
+
+
 class Models:
-    """Loaded models, each kept until its file is gone, or `clear`."""
+    """Loaded models, each kept until its file is gone, or `clear`; of those that nobody uses, the last few.
+
+    So what was loaded only to be measured does not stay.
+    """
 
     def __init__(self) -> None:
-        self._sessions: dict[tuple[Any, ...], tuple[Path, Session, Callable[[], None]]] = {}
+        self._sessions: dict[tuple[Any, ...], _Kept] = {}
 
     def get(self, path: Path, key: tuple[Any, ...], load: Callable[[], Session]) -> Session:
         """The model of a file; it is loaded if no other was loaded with the same key while the file was the same."""
-        for old, (file, _, free) in list(self._sessions.items()):
-            if not file.is_file():  # as one that was made for a single film
-                del self._sessions[old]
-                free()
+        for old, kept in list(self._sessions.items()):
+            if not kept.path.is_file():  # as one that was made for a single film
+                self._sessions.pop(old).free()
         state = path.stat() if path.is_file() else None
         key = (str(path), state and (state.st_size, state.st_mtime_ns), *key)
         if key not in self._sessions:
             session = load()
-            self._sessions[key] = path, session, session.close
-            session.close = lambda: None  # type: ignore[method-assign]
-        return self._sessions[key][1]
+            self._sessions[key] = _Kept(path, session, session.close)
+            session.close = functools.partial(self._leave, key)  # type: ignore[method-assign]
+        self._sessions[key].users += 1
+        return self._sessions[key].session
+
+    def _leave(self, key: tuple[Any, ...]) -> None:
+        """Closes a model, as far as its user is concerned."""
+        kept = self._sessions.pop(key, None)
+        if kept is not None:
+            kept.users -= 1
+            self._sessions[key] = kept  # behind all that were closed before
+        idle = [each for each, kept in self._sessions.items() if kept.users <= 0]
+        for each in idle[:-_IDLE]:
+            self._sessions.pop(each).free()
 
     def clear(self) -> None:
         """Forgets all: after a failure none is trusted."""
         sessions, self._sessions = self._sessions, {}
-        for _, _, free in sessions.values():
-            free()
+        for kept in sessions.values():
+            kept.free()
 
 
 def kept_warm(backend: type[Backend], models: Models) -> type[Backend]:
@@ -156,11 +183,11 @@ def kept_warm(backend: type[Backend], models: Models) -> type[Backend]:
     class Warm(backend):  # type: ignore[misc, valid-type]
         """Keeps what it has loaded."""
 
-        def load(self, path: Path, *, threads: int, precision: str = "auto") -> Session:
+        def load(self, path: Path, *, threads: int, precision: str = "auto", streams: int = 1) -> Session:
             """Gives the session that is there, or loads it."""
-            load = super().load
-            key = (backend, threads, precision)
-            return models.get(path, key, lambda: load(path, threads=threads, precision=precision))
+            load, more = super().load, {"streams": streams} if streams > 1 else {}
+            key = (backend, threads, precision, streams)
+            return models.get(path, key, lambda: load(path, threads=threads, precision=precision, **more))
 
     return Warm
 
