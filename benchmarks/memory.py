@@ -10,11 +10,10 @@ that it takes minutes; what is kept by frame would show all the same. Linux only
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import resource
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,13 +23,12 @@ import cv2  # noqa: F401 - before av: loaded after it, OpenCV's window library f
 # isort: split
 import av
 import numpy as np
+import plots
 
 from streamgan import api, pipeline, plugins
 
 SIZE, CLIP_FRAMES, RATE, SOUND = (64, 48), 1000, 25, 48000
 """Of the clip that is repeated: width and height, frames, frames per second, samples per second."""
-WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 300, 60, 40, 24
-"""Of the plot, in its own units."""
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -122,32 +120,11 @@ def growth(samples: Sequence[Sample]) -> float:
 
 
 def svg(samples: Sequence[Sample]) -> str:
-    """The plot: memory over frames, both axes from zero, with a text for who cannot see it."""
-    most = max(each.megabytes for each in samples)
-    high = next(step for step in _round_numbers() if step * 5 >= most) * 5
-    last = samples[-1].frames
-    across, up = WIDTH - LEFT - MARGIN, HEIGHT - BOTTOM - MARGIN
-    places = [(LEFT + across * s.frames / last, HEIGHT - BOTTOM - up * s.megabytes / high) for s in samples]
-    text = '<text x="{:.0f}" y="{:.0f}" text-anchor="{}">{}</text>'.format
-    parts = [text(4, 14, "start", "resident memory, MB"), text(WIDTH - MARGIN, HEIGHT - 4, "end", "frames written")]
-    for part in range(6):
-        y, x = HEIGHT - BOTTOM - up * part / 5, LEFT + across * part / 5
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts += [text(LEFT - 6, y + 4, "end", f"{high * part / 5:g}")]
-        parts += [text(x, HEIGHT - BOTTOM + 16, "middle", f"{last * part // 5:,}")]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#1f5fa8" stroke-width="1.5"/>')
+    """The plot: memory over frames."""
+    most, last = max(each.megabytes for each in samples), samples[-1].frames
     told = f"{samples[0].megabytes:.0f} MB before, {most:.0f} at most, {samples[-1].megabytes:.0f} after {last} frames"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="11" role="img"><title>Memory of a run: {told}</title>'
-        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
-    )
-
-
-def _round_numbers() -> Iterator[int]:
-    """1, 2, 5, 10, 20, 50, 100, …"""
-    return (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    series = {"resident": [(float(each.frames), each.megabytes) for each in samples]}
+    return plots.lines(series, "frames written", "resident memory, MB", f"Memory of a run: {told}", dots=False)
 
 
 @click.command()
