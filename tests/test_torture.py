@@ -135,7 +135,9 @@ def run(name: str, folder: Path, *options: str) -> Outcome:
     """Runs ``streamgan run`` on a file of the set, in a process of its own, as the only file of a folder."""
     folder.mkdir()
     (folder / name).symlink_to(FOLDER / name)
-    plugin, preset = folder.parent / "identity.py", folder.parent / "identity.yaml"
+    own = folder.with_name(f"{folder.name}-plugin")  # of this run: what others read must not be written anew meanwhile
+    own.mkdir()
+    plugin, preset = own / "identity.py", own / "identity.yaml"
     plugin.write_text(PLUGIN)
     preset.write_text(PRESET)
     command = [sys.executable, "-m", "streamgan", "--plugin", str(plugin), "run", "--preset", str(preset)]
