@@ -68,7 +68,7 @@ def test_every_shipped_model_becomes_an_engine(path: Path, precision: str, trt: 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("day2night.onnx")), ids=lambda path: path.name)
 def test_half_precision_halves_the_weights(path: Path, trt: runtime.Runtime) -> None:
-    weights = 4 * 1_900_000
+    weights = path.stat().st_size  # in fp32, and little else
     sizes = {
         precision: len(build.build(trt, graph.typed(path, precision), [Profile.static(SHAPE)], silent).engine)
         for precision in ("fp32", "fp16", "bf16")
