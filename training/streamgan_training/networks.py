@@ -272,15 +272,19 @@ class CompactGenerator(nn.Module):
 
 
 class SwiftGenerator(nn.Module):
-    """A generator for milliseconds rather than multiplications: 0.45 GMAC at 256², 0.59 M weights at a width of 16.
+    """A generator for milliseconds rather than multiplications: 0.51 GMAC at 256², 0.59 M weights at a width of 16.
 
     Measured on a CPU, what `CompactGenerator` spends besides arithmetic is memory traffic at full resolution: pixel
     unshuffling, padding by repetition as an operation of its own, and convolutions of 15 and 16 channels there, which
     fill half a vector. Here nothing is convolved at full resolution but the picture itself, by a strided stem; levels
-    of 1/2 to 1/16 have channels in multiples of 16; padding is by zeros, inside the convolution. The last step is a
-    gain and an offset of every pixel, ``tanh(x (1 + gain) + offset)``, drawn at half resolution and enlarged: what day
-    and night differ by is light, and a gain keeps the picture's own edges and texture.
+    of 1/2 to 1/16 have channels in multiples of 16; padding is by zeros, inside the convolution, and its traces fall
+    into a margin: the picture is continued by its edge, once, and cut at the end. The last step is a gain and an offset
+    of every pixel, ``tanh(x (1 + gain) + offset)``, drawn at half resolution and enlarged: what day and night differ by
+    is light, and a gain keeps the picture's own edges and texture.
     """
+
+    margin = 8
+    """Pixels on each side."""
 
     def __init__(self, width: int = 16, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
@@ -306,6 +310,8 @@ class SwiftGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] → the same; H and W are multiples of 16."""
+        margin = self.margin
+        x = F.pad(x, (margin,) * 4, mode="replicate")
         half = self.stem(x)
         quarter = self.down_quarter(half)
         eighth = self.down_eighth(quarter)
@@ -315,7 +321,7 @@ class SwiftGenerator(nn.Module):
             F.interpolate(head(y), scale_factor=2.0, mode="bilinear", align_corners=False)
             for head in (self.gain, self.offset)
         )
-        return torch.tanh(x * (1 + gain) + offset)
+        return torch.tanh(x * (1 + gain) + offset)[..., margin:-margin, margin:-margin]
 
 
 class PatchDiscriminator(nn.Module):

@@ -60,7 +60,7 @@ def test_the_compact_generator_sees_the_whole_frame_and_begins_near_the_identity
 
 def test_the_swift_generator_is_within_its_budget() -> None:
     network = networks.make_generator(Generator("swift", 16, "batch")).eval()
-    assert 0.4 < macs(network) < 0.5
+    assert 0.45 < macs(network) < 0.55
     assert 0.5e6 < weights(network) < 0.65e6
 
 
@@ -83,7 +83,7 @@ def test_the_swift_generator_convolves_nothing_but_the_picture_at_full_size() ->
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(lambda _module, inputs, _output: seen.append(tuple(inputs[0].shape[1:3])))
     network(torch.zeros(1, 3, 64, 64))
-    assert [channels for channels, height in seen if height == 64] == [3]
+    assert [channels for channels, height in seen if height >= 64] == [3]
 
 
 def test_scaled_discriminators_judge_a_smaller_picture() -> None:
