@@ -196,8 +196,7 @@ def profiles(folder: Path, preset: str, frames: int, gil: bool) -> str:
         request = dataclasses.replace(request_for(clip, preset), overwrite=True)
         parts.append(f"{clip.name}\n\n{stages.table(stages.profile(pipeline.build(request, plugins.load())))}")
         if gil:
-            share, how = stages.gil(pipeline.build(request, plugins.load()))
-            parts.append(f"Python's lock is held {share:.0%} of the time ({how}).")
+            parts.append(stages.gil(pipeline.build(request, plugins.load())))
     return "\n\n".join(parts)
 
 

@@ -1,9 +1,8 @@
 """Where the time of a run goes: processor time of each step for one frame, and how much of a run holds Python's lock.
 
 The steps are measured one after the other in one thread, decoder and encoder without threads of their own, so that
-nothing overlaps; the model may use its threads. The lock is sampled in an ordinary run: by py-spy if it is there
-(`pip install py-spy`), else by a thread that asks for it a thousand times a second, which takes a busy processor for a
-lock that is held, and so says too much.
+nothing overlaps; the model may use its threads. The lock is sampled in an ordinary run by py-spy, if it is there
+(`pip install py-spy`).
 
     python benchmarks/stages.py drive.mp4 --preset day2night
 """
@@ -18,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +34,7 @@ from streamgan.writing import coder
 
 STEPS = ("decode", "colour in", "shrink", "model", "enlarge", "other", "colour out", "encode")
 """In the order in which a frame meets them; ``other`` is what the translation does besides."""
-_RATE, _ASKING, _SOON = 100, 0.001, 50e-6
+_RATE = 100
 
 
 @dataclasses.dataclass
@@ -113,11 +111,13 @@ def _one_by_one(work: Plan, clock: Clock) -> int:
             count += 1
 
 
-def gil(work: Plan) -> tuple[float, str]:
-    """The share of a run in which some thread holds Python's lock, and how that was found out."""
+def gil(work: Plan) -> str:
+    """In a sentence, the share of a run in which a thread of the pipeline holds Python's lock."""
     spy = shutil.which("py-spy")
-    found = None if spy is None else _spied(spy, work)
-    return (_asked(work), "asked a thousand times a second") if found is None else (found, "py-spy")
+    share = None if spy is None else _spied(spy, work)
+    if share is None:
+        return "How much Python's lock is held was not measured: that needs py-spy (pip install py-spy)."
+    return f"Python's lock is held {share:.0%} of the time (py-spy)."
 
 
 def _spied(spy: str, work: Plan) -> float | None:
@@ -138,26 +138,6 @@ def _spied(spy: str, work: Plan) -> float | None:
     return held / _RATE / seconds
 
 
-def _asked(work: Plan) -> float:
-    """By a thread that lets the lock go and notes how often it does not get it back at once."""
-    ended, waits = threading.Event(), list[float]()
-
-    def ask() -> None:
-        while not ended.wait(_ASKING):
-            began = time.perf_counter()
-            time.sleep(0)  # lets the lock go, and takes it again
-            waits.append(time.perf_counter() - began)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    try:
-        pipeline.run(work)
-    finally:
-        ended.set()
-        thread.join()
-    return sum(wait > _SOON for wait in waits) / max(1, len(waits))
-
-
 def table(costs: dict[str, float]) -> str:
     """Milliseconds of each step in Markdown."""
     total = sum(costs.values())
@@ -176,8 +156,7 @@ def main(clip: Path, preset: str) -> None:
         request = pipeline.Request.of(input=str(clip), preset=preset, output=output, overwrite=True)
         work = pipeline.build(request, plugins.load())
         click.echo(table(profile(work)))
-        share, how = gil(pipeline.build(request, plugins.load()))
-    click.echo(f"\nPython's lock is held {share:.0%} of the time ({how}).")
+        click.echo(f"\n{gil(pipeline.build(request, plugins.load()))}")
 
 
 if __name__ == "__main__":

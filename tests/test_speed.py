@@ -133,7 +133,16 @@ def test_the_profile_names_every_step(
         "| model | 6.0 | 75% |",
         "| together | 8.0 | |",
     ]
-    assert 0 <= stages._asked(work) <= 1
+
+
+def test_without_the_profiler_nothing_is_said_of_the_lock(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = script("stages")
+    monkeypatch.setattr(stages.shutil, "which", lambda _: None)
+    assert stages.gil(None) == (
+        "How much Python's lock is held was not measured: that needs py-spy (pip install py-spy)."
+    )
 
 
 def test_growth_in_words_and_as_a_table(script: Callable[[str], ModuleType]) -> None:

@@ -17,15 +17,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamgan import api
-from streamgan.model import INPUT, OUTPUT, onnxruntime_failures, read_card
-from streamgan_training import networks
+from streamgan.model import INPUT, read_card
+from streamgan_training import modelfile, networks
 from streamgan_training.method import Batch, Direction, Method, Published, Turn
 from streamgan_training.methods.distillation import ssim
 from streamgan_training.recipe import Recipe
@@ -95,12 +94,9 @@ class Imitation(Method):
         if self._teacher is None:
             self._teacher = self._open_teacher()
         frames = torch.round((a.detach().float().cpu() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-        try:
-            (drawn,) = self._teacher.run([OUTPUT], {INPUT: frames.permute(0, 2, 3, 1).contiguous().numpy()})
-        except onnxruntime_failures() as error:
-            given = f"{tuple(a.shape)} ({str(error).splitlines()[0]})"
-            raise api.ModelError(f"method.teacher: {self.options.teacher} failed on {given}") from None
-        wanted = torch.from_numpy(np.ascontiguousarray(drawn)).permute(0, 3, 1, 2).to(a.device, a.dtype) / 127.5 - 1
+        shown = frames.permute(0, 2, 3, 1).contiguous().numpy()
+        drawn = modelfile.draw(self._teacher, {INPUT: shown}, Path(self.options.teacher))
+        wanted = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(a.device, a.dtype) / 127.5 - 1
         if wanted.shape != a.shape:
             raise api.PresetError(
                 f"method.teacher: {self.options.teacher} draws {tuple(wanted.shape)} of {tuple(a.shape)}, expected a "
@@ -116,19 +112,4 @@ class Imitation(Method):
         card = read_card(path)
         if card.domains:
             raise api.ModelError(f"method.teacher: {path} translates to several domains, expected a model of one look")
-        return load_session(path, torch.get_num_threads())
-
-
-def load_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A model file, ready to run on the processor.
-
-    Raises:
-        ModelError: if ONNX Runtime refuses it.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except onnxruntime_failures() as error:
-        raise api.ModelError(f"{path}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        return modelfile.load_session(path)

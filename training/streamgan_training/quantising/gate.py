@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 
-from streamgan.model import DOMAIN, INPUT, OUTPUT
+from streamgan.model import DOMAIN, INPUT
+from streamgan_training import modelfile
 from streamgan_training.frames.film import Image
 from streamgan_training.measuring import metrics
 from streamgan_training.quantising.graph import Feed
@@ -93,10 +93,8 @@ def labels(count: int, domains: int) -> list[int | None]:
 
 def translate(model: Path, images: Sequence[Image], domains: Sequence[int | None]) -> tuple[Image, ...]:
     """What ONNX Runtime makes of pictures on the CPU, each ``(H, W, 3)`` uint8 RGB, each in its domain."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    return tuple(session.run([OUTPUT], feed(*shown))[0][0] for shown in zip(images, domains, strict=True))
+    session = modelfile.load_session(model)
+    return tuple(modelfile.draw(session, feed(*shown), model)[0] for shown in zip(images, domains, strict=True))
 
 
 def results(model: Path, pictures: Pictures, domains: int = 0) -> Results:
