@@ -35,9 +35,8 @@ def test_tune_shows_every_trial_and_doctor_remembers(capsys: pytest.CaptureFixtu
     assert lines[0] == "tiny at 64x36, 2 threads" and lines[1].split()[:3] == ["backend", "precision", "streams"]
     (used,) = [line for line in lines if line.endswith("<- used")]
     assert re.match(r"\s+onnxruntime\s+fp32\s+\d\s+[\d.]+\s+is the reference", used)
-    assert re.fullmatch(
-        r"tiny: onnxruntime fp32(, \d streams)? \(the fastest of \d tried: [\d.]+ frames/s\)", lines[-1]
-    )
+    why = r"the fastest of \d tried|as fast as onnxruntime fp32(, \d streams)?, within 5 %"  # as the trials went
+    assert re.fullmatch(rf"tiny: onnxruntime fp32(, \d streams)? \(({why}): [\d.]+ frames/s\)", lines[-1])
     assert execute(["doctor"]) == 0
     report = capsys.readouterr().out
     (row,) = [line for line in report.splitlines() if "64x36" in line]
