@@ -3,8 +3,7 @@
     python benchmarks/colour.py FILM --size 1280x720
 
 CPU milliseconds a picture, the least of several rounds in which all ways take turns; errors in levels of 0..255 on the
-way in, in codes on the way out. The last table compares whole lines: RGB at full size, and planes throughout
-(benchmarks/planes.py).
+way in, in codes on the way out. The last table compares whole lines: RGB at full size, and Y, Cb and Cr throughout.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import planes
 from av.video.reformatter import Interpolation, VideoReformatter
 from onnx import TensorProto, helper, numpy_helper
 
 from streamgan.api import Color, Frame
 from streamgan.frames.convert import FrameMaker, to_picture
-from streamgan.models import scaling
+from streamgan.frames.pixels import views
+from streamgan.frames.planar import Planes
+from streamgan.models import planes, scaling
 from streamgan.models.backends import OnnxRuntime
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -110,9 +110,7 @@ def graph() -> bytes:
 
 def in_graph(picture: av.VideoFrame, threads: int) -> dict[str, Way]:
     """Conversion inside the graph, by each engine that is installed."""
-    feed = {
-        name: np.ascontiguousarray(each)[None, None] for name, each in zip("yuv", planes.planes(picture), strict=True)
-    }
+    feed = {name: np.ascontiguousarray(each)[None, None] for name, each in zip("yuv", views(picture), strict=True)}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -162,7 +160,7 @@ def ways_out(image: npt.NDArray[np.uint8]) -> dict[str, Way]:
     """How RGB becomes a picture for an encoder."""
     reformatter, frame = VideoReformatter(), Frame(image, 0, TICK)
     ways: dict[str, Way] = {
-        "to_picture (in use)": lambda: planes.planes(to_picture(reformatter, frame, MEANING, "yuv420p")),
+        "to_picture (in use)": lambda: views(to_picture(reformatter, frame, MEANING, "yuv420p")),
         "OpenCV I420 (BT.601 only)": lambda: _cut(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)),
     }
     for name in ("fast_bilinear", "bilinear", "area", "area, accurate_rnd", "area, full_chroma_inp, accurate_rnd"):
@@ -173,7 +171,7 @@ def ways_out(image: npt.NDArray[np.uint8]) -> dict[str, Way]:
 def _out_of_rgb(image: npt.NDArray[np.uint8], flags: Interpolation) -> Way:
     """FFmpeg's scaler, kept, of an array that is borrowed."""
     reformatter = VideoReformatter()
-    return lambda: planes.planes(
+    return lambda: views(
         reformatter.reformat(
             av.VideoFrame.from_numpy_buffer(image, format="rgb24"),
             format="yuv420p",
@@ -196,19 +194,21 @@ def _cut(stacked: Any) -> list[npt.NDArray[np.uint8]]:
 
 def lines(picture: av.VideoFrame, made: npt.NDArray[np.uint8], small: tuple[int, int]) -> dict[str, Way]:
     """From the decoder's picture to the encoder's, without the network; each stage of the line of today as well."""
-    maker, out, scaler = FrameMaker(picture), VideoReformatter(), VideoReformatter()
+    maker, out = FrameMaker(picture), VideoReformatter()
     image = maker.make(picture, 0, TICK, 1).image
-    room, words = scaling.make_room(image), np.empty((3, *image.shape[:2]), np.int16)
+    room, words = scaling.make_room(image.shape), scaling.make_room(image.shape[:2])
     shown, full = scaling.shrink(image, small), Frame(image, 0, TICK)
 
     def by_rgb() -> list[npt.NDArray[np.uint8]]:
         frame = maker.make(picture, 0, TICK, 1)
         large = scaling.enlarge_guided(made, scaling.shrink(frame.image, small), frame.image, room)
-        return planes.planes(to_picture(out, Frame(large, 0, TICK), MEANING, "yuv420p"))
+        return views(to_picture(out, Frame(large, 0, TICK), MEANING, "yuv420p"))
 
     def by_planes() -> list[npt.NDArray[np.uint8]]:
-        planes.seen(scaler, picture, small, MEANING)
-        return planes.planes(planes.enlarged(made, planes.shrunk(scaler, picture, small), picture, MEANING, words))
+        given = Planes(picture, MEANING)
+        shrunk = planes.shrink_planes(given, small)
+        planes.to_rgb(shrunk, MEANING)  # what the model sees
+        return list(planes.enlarge_planes(made, shrunk, given, words).samples)
 
     return {
         "line by RGB": by_rgb,
@@ -263,13 +263,13 @@ def main(film: Path, size: str, frame: int, rounds: int, preset: Path) -> None:
     picture = VideoReformatter().reformat(given, width, height, "yuv420p", interpolation=Interpolation.BICUBIC)
     picture.colorspace, picture.color_range = 1, 1
     small = scaling.fit((width, height), SHORT_SIDE)
-    seen = planes.seen(VideoReformatter(), picture, small, MEANING)
+    seen = planes.to_rgb(planes.shrink_planes(Planes(picture, MEANING), small), MEANING)
     padded = scaling.pad(seen, 16)
     made = OnnxRuntime().load(preset, threads=1).run(padded[None])[0, : small[1], : small[0]]
     for threads in (1, 2):
         cv2.setNumThreads(threads)
         ways = ways_in(picture, threads)
-        table("into RGB", ways, decoded(planes.planes(picture)), rounds, threads)
+        table("into RGB", ways, decoded(views(picture)), rounds, threads)
         image = np.asarray(ways["FrameMaker (in use)"](), np.uint8)
         table("out of RGB", ways_out(image), encoded(image), rounds, threads)
         whole = lines(picture, np.ascontiguousarray(made), small)

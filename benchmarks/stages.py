@@ -24,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 import click
+import cv2
 
 from streamgan import pipeline, plan, plugins
 from streamgan.frames import convert
@@ -71,6 +72,7 @@ def profile(work: Plan) -> dict[str, float]:
         encoding=dataclasses.replace(work.encoding, threads=1, copy_from=None),
     )
     clock, load = Clock(), TranslateStage._load_model
+    cv2.setNumThreads(1)  # as in a run, where each of several threads translates a frame of its own
 
     def load_counted(stage: TranslateStage, name: str) -> Any:
         session = load(stage, name)
@@ -82,7 +84,10 @@ def profile(work: Plan) -> dict[str, float]:
         for owner, name, step in (
             (convert.FrameMaker, "make", "colour in"),
             (translate, "shrink", "shrink"),
+            (translate, "shrink_planes", "shrink"),
+            (translate, "to_rgb", "colour in"),
             (translate, "enlarge_guided", "enlarge"),
+            (translate, "enlarge_planes", "enlarge"),
             (coder, "to_picture", "colour out"),
         ):
             counted.enter_context(mock.patch.object(owner, name, clock.of(step, getattr(owner, name))))
@@ -104,7 +109,7 @@ def _one_by_one(work: Plan, clock: Clock) -> int:
                 frame = next(items, None)
             if frame is None:
                 return max(1, count)
-            with clock.step("other", ("shrink", "model", "enlarge")):
+            with clock.step("other", ("colour in", "shrink", "model", "enlarge")):
                 (made,) = stage.apply([frame])
             with clock.step("encode", ("colour out",)):
                 sink.write(made)

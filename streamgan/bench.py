@@ -236,7 +236,7 @@ def _encode(plan: Plan, info: VideoInfo, frames: Sequence[Frame], costs: dict[st
     """Measures encoding, the encoder's delayed last frames included."""
     encoding = dataclasses.replace(plan.encoding, copy_from=None, selection=Selection())
     alone = dataclasses.replace(plan, encoding=encoding)
-    height, width = frames[0].image.shape[:2]
+    width, height = frames[0].size
 
     def work() -> None:
         with open_sink(alone) as sink:

@@ -112,7 +112,7 @@ class Film:
                 began = time.perf_counter()
                 if not opened:
                     opened = True
-                    height, width = frames[0].image.shape[:2]
+                    width, height = frames[0].size
                     sink.open(dataclasses.replace(info, width=width, height=height))
                 for frame in frames:
                     sink.write(frame)

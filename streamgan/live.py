@@ -156,8 +156,7 @@ def _show(
                 break
             (made,) = stage.apply([frame])
             if not meter.frames:
-                height, width = made.image.shape[:2]
-                sink.open(_live_info(info, width, height))
+                sink.open(_live_info(info, *made.size))
             if isinstance(sink, Preview):
                 sink.caption = str(meter.status())
             sink.write(meter.retime(made))

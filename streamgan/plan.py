@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streamgan import images, settings
+from streamgan import images, settings, words
 from streamgan.api import (
     Backend,
     Encoding,
@@ -23,6 +23,7 @@ from streamgan.api import (
     VideoInfo,
 )
 from streamgan.frames import imagenames
+from streamgan.frames.planar import PlanarTranslator
 from streamgan.models import choice, loading
 from streamgan.models.backends import choose
 from streamgan.plugins import Provided, Registry, blamed, held
@@ -105,6 +106,16 @@ class Plan:
         return -(-self.request.segment // self.batch) * self.batch
 
     @property
+    def planar(self) -> bool:
+        """Whether frames may stay Y, Cb and Cr: nothing but such a translator and an encoder works on them."""
+        if not issubclass(self.translator, PlanarTranslator) or not issubclass(self.sink, VideoFileSink):
+            return False
+        bare = self.strength == 1 and not self.filters and not self.request.compare
+        if self.info is None or not bare or self.request.skip_similar is not None:
+            return False
+        return self.translator.takes_planes(self.options, (self.info.width, self.info.height))
+
+    @property
     def may_overlap(self) -> bool:
         """Whether several threads may translate at once, each a frame or a batch of its own."""
         return self.translator.concurrent and not self.has_memory
@@ -120,11 +131,11 @@ class Plan:
         quality = "default quality" if encoding.crf is None else f"crf {encoding.crf}"
         rows = {
             "input": f"{self.request.input} ({'live' if info is None else info.description})",
-            "color": None if info is None else _color_words(info),
-            "part": _part_words(self.selection),
+            "color": None if info is None else words.color_words(info),
+            "part": words.part_words(self.selection),
             "preset": f"{self.preset.name}: {self.preset.title}",
-            "translator": f"{self.preset.translator} {_option_words(self.options)}".strip(),
-            "temporal": ", ".join(f"{name} {_option_words(options)}" for name, _, options in self.filters) or None,
+            "translator": f"{self.preset.translator} {words.option_words(self.options)}".strip(),
+            "temporal": ", ".join(f"{name} {words.option_words(options)}" for name, _, options in self.filters) or None,
             "strength": f"{self.strength:g}",
             "backend": f"{self.setup or self.backend_name} ({self.backend_reason})",
             "output": self.output + ("" if self.sink in _PICTURES else f" ({encoding.codec}, {quality})"),
@@ -233,7 +244,7 @@ def open_source(plan: Plan) -> Source:
     with held(plan.source):
         source = plan.source(plan.request.input, plan.selection)
     if isinstance(source, VideoFile):
-        source.threads = plan.budget.decode
+        source.threads, source.planar = plan.budget.decode, plan.planar
     return source
 
 
@@ -375,24 +386,3 @@ def _check_report(request: Request) -> None:
             raise UsageError(f"{given}: exists already; use --overwrite to replace it, or another name")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise SinkError(f"{given}: cannot be written; choose a file in a folder that exists and takes files")
-
-
-def _color_words(info: VideoInfo) -> str:
-    """The colours of a stream for people."""
-    names = {1: "BT.709", 5: "BT.601", 6: "BT.601", 9: "BT.2020"}
-    matrix = names.get(info.color.matrix, f"matrix {info.color.matrix}")
-    guessed = ", guessed from the height" if info.color.guessed else ""
-    return f"{matrix}, {'full' if info.color.full_range else 'limited'} range{guessed}"
-
-
-def _part_words(selection: Selection) -> str | None:
-    """A selection for people; None for the whole film."""
-    if selection == Selection():
-        return None
-    end = "the end" if selection.end is None else f"{float(selection.end):g} s"
-    return f"from {float(selection.start or 0):g} s to {end}"
-
-
-def _option_words(options: Any) -> str:
-    """Options for people."""
-    return " ".join(f"{field.name}={getattr(options, field.name)}" for field in dataclasses.fields(options))

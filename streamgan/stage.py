@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgan.api import Context, Filter, Frame, Images, PluginError, Session, Translator, VideoInfo
+from streamgan.frames.planar import PlanarFrame, PlanarTranslator
 from streamgan.models import choice, loading
 from streamgan.motion.shots import CutDetector
 from streamgan.motion.similar import is_similar
@@ -191,7 +192,7 @@ class TranslateStage:
         """Waits for translations, and gives each frame its own."""
         translated = begun.made.result()
         for frame in translated:
-            size = frame.image.shape[:2]
+            size = frame.size[::-1]
             if self._size is not None and size != self._size:
                 given = f"{self._name} at frame {begun.first}: returned {size}, but {self._size} before"
                 raise PluginError(f"{given}; the size must not change within a film")
@@ -206,10 +207,14 @@ class TranslateStage:
         if not frames:
             return []
         with self._noted(first):
+            planes = self._translate_planes(frames, first)
+            if isinstance(planes, list):
+                return planes
+            frames = [frame.in_rgb() if isinstance(frame, PlanarFrame) else frame for frame in frames]
             images = frames[0].image[None] if len(frames) == 1 else np.stack([frame.image for frame in frames])
             images.flags.writeable = False
             with blamed(self._name, f"while it translated frame {first}"):
-                result = self._translator.translate(images)
+                result = self._translator.translate(images) if planes is None else planes
             made = _check(f"{self._name} at frame {first}", result, len(frames))
             size = made.shape[1:3]
             for name, each in self._filters:
@@ -219,6 +224,17 @@ class TranslateStage:
                     result = each.apply(images, made)
                 made = _check(f"{name} at frame {first}", result, len(frames), size)
             return [_finish(frame, image, self._plan) for frame, image in zip(frames, made, strict=True)]
+
+    def _translate_planes(self, frames: Sequence[Frame], first: int) -> list[Frame] | Images | None:
+        """The same without RGB, if all frames have planes; or RGB that came of them; None if that is not the way."""
+        planar = [frame for frame in frames if isinstance(frame, PlanarFrame)]
+        if len(planar) < len(frames) or not isinstance(self._translator, PlanarTranslator):
+            return None
+        with blamed(self._name, f"while it translated frame {first}"):
+            made = self._translator.translate_planes([frame.planes for frame in planar])
+        if isinstance(made, np.ndarray):
+            return made
+        return [dataclasses.replace(frame, planes=planes) for frame, planes in zip(planar, made, strict=True)]
 
     @contextlib.contextmanager
     def _noted(self, first: int) -> Iterator[None]:

@@ -79,8 +79,13 @@ class Frame:
         """Presentation time in seconds, exact."""
         return self.pts * self.time_base
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        return self.image.shape[1], self.image.shape[0]
+
     def __repr__(self) -> str:
-        height, width = self.image.shape[:2]
+        width, height = self.size
         return f"Frame({width}x{height}, pts={self.pts}, time_base={self.time_base})"
 
 

@@ -18,7 +18,7 @@ SURFACE = {
     "Context": "info load_model threads",
     "Encoding": "codec encoder lossless alpha crf preset threads overwrite copy_from selection audio",
     "Filter": "Options open apply reset close",
-    "Frame": "image pts time_base duration captured_at alpha fine cut time",
+    "Frame": "image pts time_base duration captured_at alpha fine cut time size",
     "Images": "GenericAlias",
     "ModelError": "1",
     "PluginError": "1",

@@ -125,9 +125,7 @@ def test_the_profile_names_every_step(
     work = pipeline.build(request, plugins.load())
     costs = stages.profile(work)
     assert tuple(costs) == stages.STEPS
-    assert all(
-        costs[step] > 0 for step in ("decode", "colour in", "shrink", "model", "enlarge", "colour out", "encode")
-    )
+    assert all(seconds > 0 for seconds in costs.values())
     assert stages.table({"decode": 0.002, "model": 0.006}).splitlines()[2:] == [
         "| decode | 2.0 | 25% |",
         "| model | 6.0 | 75% |",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from fractions import Fraction
 
 import cv2  # before av: loaded after it, OpenCV's window library fails
@@ -18,12 +17,11 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streamgan.api import Color, Frame
-from streamgan.frames import color, hdr, pixels
+from streamgan.frames import color, hdr, pixels, planar
 
 _ROTATE = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180}
 _DEPTHS = (8, 10, 12, 16)
 _LIFT = 128
-_STRIP = 1 << 17
 _SEES_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -61,6 +59,8 @@ class FrameMaker:
         """Whether width and height change places."""
         self.size: tuple[int, int] = self._size[::-1] if self.turned else self._size
         """(width, height) of the frames, upright, in pixels."""
+        self.planar = False
+        """Whether pictures may stay Y, Cb and Cr, as a `planar.PlanarFrame`, if that is what they are."""
         self.notes: list[str] = []
         """What was done to the pictures beside decoding, one line each; complete once the frames are made."""
         self._settle(first, form)
@@ -86,33 +86,41 @@ class FrameMaker:
         Raises:
             av.error.FFmpegError: if its pixel format cannot be converted.
         """
+        form = pixels.layout(picture.format.name)
+        matrix, full_range = self._meaning(picture, form)
+        if self.planar and self._stays(picture, form, matrix):
+            planes = planar.Planes(picture, dataclasses.replace(self.color, matrix=matrix, full_range=full_range))
+            return planar.PlanarFrame(pts, time_base, duration, planes=planes)
         given = pixels.read(self._reformatter, picture, self._size)
-        image, fine = self._colors(given, *self._meaning(picture, pixels.layout(picture.format.name)))
+        image, fine = self._colors(given, matrix, full_range)
         alpha = None if given.alpha is None else _eight_bits(given.alpha, given.bits)
         frame = Frame(image, pts, time_base, duration, alpha=alpha, fine=fine if self.bits > 8 else None)
         if alpha is not None and not self.alpha:
             frame = self._without(frame)
         return frame if self._rotation is None else _turned(frame, self._rotation)
 
+    def _stays(self, picture: av.VideoFrame, form: pixels.Layout, matrix: int) -> bool:
+        """Whether a picture can be a `planar.PlanarFrame`."""
+        turned = self._rotation is not None or (picture.width, picture.height) != self._size
+        plain = matrix != color.YCGCO and self._curve is None and self.bits == 8 and not self.alpha
+        return plain and not turned and planar.is_planar(form, self._size)
+
     def _colors(
         self, given: pixels.Unpacked, matrix: int, full_range: bool
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8] | None]:
         """Levels of 8 bits, rounded, and what is left of 1/256 of a level in a deeper picture."""
+        if given.bits == 8 and self._curve is None:
+            return planar.to_rgb(given, matrix, full_range), None
         width, height = given.size
-        image, deep = np.empty((height, width, 3), np.uint8), given.bits > 8 or self._curve is not None
-        fine = np.empty(image.shape, np.uint8) if deep else None
-        for rows in _strips(height, width * (2 if deep else 1)):
-            samples = pixels.merged(given, rows)
-            if fine is None:
-                color.to_rgb(samples, matrix, full_range, given.bits, made=image[rows])
-                continue
-            values = color.to_rgb(samples, matrix, full_range, given.bits)
+        image, fine = np.empty((height, width, 3), np.uint8), np.empty((height, width, 3), np.uint8)
+        for rows in planar.strips(height, width * 2):
+            values = color.to_rgb(pixels.merged(given, rows), matrix, full_range, given.bits)
             if self._curve is not None:
                 values = np.left_shift(values, 8, dtype=np.uint16) if given.bits == 8 else values
                 values = hdr.tone_map(values, self._curve)
             low, high = cv2.split((values + np.uint16(_LIFT)).view(np.uint8).reshape(len(values), -1, 2))
             image[rows], fine[rows] = high.reshape(values.shape), low.reshape(values.shape)
-        return image, None if fine is None else np.bitwise_xor(fine, _LIFT, out=fine).view(np.int8)
+        return image, np.bitwise_xor(fine, _LIFT, out=fine).view(np.int8)
 
     def _meaning(self, picture: av.VideoFrame, form: pixels.Layout) -> tuple[int, bool]:
         """Matrix and range of a picture; those that it does not name are the first one's."""
@@ -176,12 +184,23 @@ def to_picture(reformatter: VideoReformatter, frame: Frame, meaning: Color, pixe
         av.error.FFmpegError: if FFmpeg cannot make this format.
         ValueError: if there is no such format.
     """
-    form = pixels.layout(pixel_format)
-    frame = fitted(frame) if form.alpha else over_white(frame)
-    plain = form.bits == 8 and not form.gray
-    made = (_plain_picture if plain else _deep_picture)(reformatter, frame, meaning, pixel_format)
+    made = _drawn(frame, meaning, pixel_format)
+    if made is None:
+        form = pixels.layout(pixel_format)
+        frame = fitted(frame) if form.alpha else over_white(frame)
+        plain = form.bits == 8 and not form.gray
+        made = (_plain_picture if plain else _deep_picture)(reformatter, frame, meaning, pixel_format)
     color.stamp(made, meaning)
     return made
+
+
+def _drawn(frame: Frame, meaning: Color, pixel_format: str) -> av.VideoFrame | None:
+    """The picture that a frame's planes were drawn as, if it is what an encoder shall have."""
+    if not isinstance(frame, planar.PlanarFrame) or not frame.planes.drawn or pixel_format != planar.FORMAT:
+        return None
+    own = frame.planes.color
+    alike = (own.matrix, own.full_range) == (meaning.matrix, meaning.full_range)
+    return frame.planes.picture if alike else None
 
 
 def _plain_picture(reformatter: VideoReformatter, frame: Frame, meaning: Color, pixel_format: str) -> av.VideoFrame:
@@ -203,7 +222,7 @@ def _deep_picture(reformatter: VideoReformatter, frame: Frame, meaning: Color, p
     wanted = meaning
     if form.rgb or form.gray:  # grey files seldom say their range, and who reads them takes it for full
         wanted = dataclasses.replace(meaning, matrix=color.RGB if form.rgb else meaning.matrix, full_range=True)
-    for rows in _strips(height, width * 2):
+    for rows in planar.strips(height, width * 2):
         planes = color.from_rgb(_joined(frame, rows), _LIFT, wanted, form.bits, form.step)
         for number, (view, plane) in enumerate(zip(views, planes[: 1 if form.gray else 3], strict=False)):
             top = rows.start // form.step[1] if number else rows.start
@@ -214,17 +233,6 @@ def _deep_picture(reformatter: VideoReformatter, frame: Frame, meaning: Color, p
         alpha = opaque if frame.alpha is None else frame.alpha
         views[3][...] = (alpha.astype(np.uint32) * most + 127) // 255
     return pixels.packed(reformatter, picture, pixel_format)
-
-
-def _strips(height: int, size: int) -> Iterator[slice]:
-    """Rows that are worked on together, a multiple of 4: what a strip needs stays in the processor's cache.
-
-    Args:
-        height: of the picture.
-        size: bytes of one component in a row.
-    """
-    rows = max(4, _STRIP // max(1, size) // 4 * 4)
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _joined(frame: Frame, rows: slice) -> npt.NDArray[np.uint16]:

@@ -114,9 +114,9 @@ def read(reformatter: VideoReformatter, picture: av.VideoFrame, size: tuple[int,
             picture, *size, format=form.unpacked, src_color_range=2, dst_color_range=2, threads=1
         )
         form = layout(form.unpacked)
-    views = [_view(picture, form, part) for part in range(len(form.planes or ()))]
-    alpha = np.array(views[3]) if form.alpha else None
-    return Unpacked(views[: 1 if form.gray else 3], alpha, form.bits, size, form.step)
+    samples = views(picture)
+    alpha = np.array(samples[3]) if form.alpha else None
+    return Unpacked(samples[: 1 if form.gray else 3], alpha, form.bits, size, form.step)
 
 
 def merged(given: Unpacked, rows: slice) -> Samples:
@@ -155,7 +155,7 @@ def canvas(size: tuple[int, int], pixel_format: str) -> tuple[av.VideoFrame, lis
     if form.planes is None:
         pixel_format, form = form.unpacked, layout(form.unpacked)
     picture = av.VideoFrame(*size, pixel_format)
-    return picture, [_view(picture, form, part) for part in range(len(form.planes or ()))]
+    return picture, views(picture)
 
 
 def packed(reformatter: VideoReformatter, picture: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
@@ -167,6 +167,12 @@ def packed(reformatter: VideoReformatter, picture: av.VideoFrame, pixel_format: 
     if picture.format.name == pixel_format:
         return picture
     return reformatter.reformat(picture, format=pixel_format, src_color_range=2, dst_color_range=2, threads=1)
+
+
+def views(picture: av.VideoFrame) -> list[Samples]:
+    """The samples of each component, in the picture's own memory; for formats with a plane for each."""
+    form = layout(picture.format.name)
+    return [_view(picture, form, part) for part in range(len(form.planes or ()))]
 
 
 def _view(picture: av.VideoFrame, form: Layout, part: int) -> Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -12,11 +13,12 @@ import numpy.typing as npt
 Image: TypeAlias = npt.NDArray[np.uint8]
 """One picture: ``(H, W, 3)`` uint8 RGB."""
 Room: TypeAlias = npt.NDArray[np.int16]
-"""Memory to work in: ``(2, H, W, 3)`` int16."""
+"""Memory to work in: int16, two arrays of the shape of a picture."""
 
-_RADIUS, _EPSILON = 3, (0.04 * 255) ** 2
-_UNIT, _STEEPEST = 4096, 7.0
-_STRIP = 1 << 16
+UNIT = 4096
+"""A gain of 1."""
+_RADIUS, _EPSILON, _STEEPEST = 3, (0.04 * 255) ** 2, 7.0
+_STRIP = 3 << 16
 _EXACT, _BLURRED, _HALVED, _WINDOW = 1.5, 2.5, 4.0, 3
 
 
@@ -102,34 +104,54 @@ def enlarge_guided(made: Image, seen: Image, image: Image, room: Room | None = N
         ``(H, W, 3)`` uint8 RGB.
     """
     # 16-bit integers, with gains in steps of 1/4096: half the memory traffic of floats.
-    gain = _gain(seen, made)  # (h / 2, w / 2, 3) int16
+    gain = fit_gain(seen, made)  # (h / 2, w / 2, 3) int16
     near = cv2.resize(gain, seen.shape[1::-1])
-    rest = cv2.subtract(made.astype(np.int16), cv2.multiply(near, seen.astype(np.int16), scale=1 / _UNIT))
-    size, (gains, rests) = image.shape[1::-1], make_room(image) if room is None else room
+    rest = cv2.subtract(made.astype(np.int16), cv2.multiply(near, seen.astype(np.int16), scale=1 / UNIT))
+    size, (gains, rests) = image.shape[1::-1], make_room(image.shape) if room is None else room
     cv2.resize(gain, size, dst=gains)
     cv2.resize(rest, size, dst=rests)
     result = np.empty(image.shape, np.uint8)
-    for rows in _strips(*image.shape[:2]):
-        part, values = gains[rows], image[rows].astype(np.int16)
-        cv2.multiply(part, values, dst=values, scale=1 / _UNIT)
-        cv2.add(values, rests[rows], dst=values)
-        np.clip(values, np.int16(0), np.int16(255), out=values)
-        np.copyto(result[rows], values, casting="unsafe")
+    apply_gain(image, gains, rests, result)
     return result
 
 
-def make_room(image: Image) -> Room:
-    """Memory for `enlarge_guided` to work in, for pictures as large as this one."""
-    return np.empty((2, *image.shape), np.int16)
+def make_room(shape: tuple[int, ...]) -> Room:
+    """Memory to enlarge to pictures of this shape in."""
+    return np.empty((2, *shape), np.int16)
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
+def apply_gain(
+    samples: npt.NDArray[np.uint8],
+    gains: npt.NDArray[np.int16],
+    rests: npt.NDArray[np.int16],
+    into: npt.NDArray[np.uint8],
+    limits: tuple[int, int] = (0, 255),
+) -> None:
+    """Writes ``gain * samples + rest``, all arrays of one shape, strip by strip.
+
+    Args:
+        samples: of the source.
+        gains: in steps of 1 / `UNIT`.
+        rests: what the gains leave unexplained.
+        into: for the result.
+        limits: the least and the largest value of the result.
+    """
+    least, most = np.int16(limits[0]), np.int16(limits[1])
+    for rows in _strips(samples.shape):
+        values = samples[rows].astype(np.int16)
+        cv2.multiply(gains[rows], values, dst=values, scale=1 / UNIT)
+        cv2.add(values, rests[rows], dst=values)
+        np.clip(values, least, most, out=values)
+        np.copyto(into[rows], values, casting="unsafe")
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
     """Rows that are worked on together: what a strip needs stays in the processor's cache."""
-    rows = max(1, _STRIP // max(1, width))
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+    rows = max(1, _STRIP // max(1, math.prod(shape[1:])))
+    return (slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows))
 
 
-def _gain(seen: Image, made: Image) -> npt.NDArray[np.int16]:
+def fit_gain(seen: Image, made: Image) -> npt.NDArray[np.int16]:
     """The smoothed slope `a` of equations 5 and 8 of the paper, each channel by itself, fitted at half the size.
 
     Where the small picture is flat there is nothing to fit, and the paper's gain is 0, which would wipe out what is too
@@ -150,7 +172,7 @@ def _gain(seen: Image, made: Image) -> npt.NDArray[np.int16]:
     covariance += ratio
     variance += _EPSILON
     slope = _mean(np.divide(covariance, variance, out=covariance))
-    return (slope.clip(-_STEEPEST, _STEEPEST) * _UNIT).astype(np.int16)
+    return (slope.clip(-_STEEPEST, _STEEPEST) * UNIT).astype(np.int16)
 
 
 def _mean(values: cv2.typing.MatLike) -> npt.NDArray[np.float32]:

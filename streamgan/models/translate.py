@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgan import api, settings
+from streamgan.frames.planar import PlanarTranslator, Planes
 from streamgan.models import sharednorm, tiles
-from streamgan.models.scaling import Room, enlarge_bilinear, enlarge_guided, fit, make_room, pad, shrink
+from streamgan.models.planes import enlarge_planes, shrink_planes, to_rgb
+from streamgan.models.scaling import Image, Room, enlarge_bilinear, enlarge_guided, fit, make_room, pad, shrink
 
 _SMALLEST_TILE = 64
 
 
-class ModelTranslator(api.Translator):
+class ModelTranslator(PlanarTranslator):
     """Shows every picture to a model file."""
 
     @dataclasses.dataclass(frozen=True)
@@ -70,23 +72,44 @@ class ModelTranslator(api.Translator):
         options = self.options  # it may change while another thread is at work
         size = fit((images.shape[2], images.shape[1]), options.size)
         seen = [shrink(image, size) for image in images]
+        made = self._run(seen, options)
+        if made.shape[1:3] == images.shape[1:3] or made.shape[1:3] != seen[0].shape[:2]:
+            return made
+        enlarge = enlarge_guided if options.upsample == "guided" else enlarge_bilinear
+        room = self._room(images.shape[1:])
+        results = [enlarge(*three, room) for three in zip(made, seen, images, strict=True)]
+        return results[0][None] if len(results) == 1 else np.stack(results)
+
+    @classmethod
+    def takes_planes(cls, options: Options, size: tuple[int, int]) -> bool:
+        """If the model sees smaller pictures: only they have to become RGB."""
+        return fit(size, options.size) != size
+
+    def translate_planes(self, pictures: Sequence[Planes]) -> list[Planes] | api.Images:
+        """As `translate`, without RGB at full size; what a model has enlarged itself is RGB."""
+        options = self.options
+        size = fit(pictures[0].size, options.size)
+        small = [shrink_planes(picture, size) for picture in pictures]
+        seen = [to_rgb(part, picture.color) for part, picture in zip(small, pictures, strict=True)]
+        made = self._run(seen, options)
+        if made.shape[1:3] != seen[0].shape[:2]:
+            return made
+        room, guided = self._room(pictures[0].samples[0].shape), options.upsample == "guided"
+        return [enlarge_planes(*three, room, guided) for three in zip(made, small, pictures, strict=True)]
+
+    def _run(self, seen: Sequence[Image], options: Options) -> api.Images:
+        """What the model makes of pictures of one size: as large, or larger if it enlarges."""
         padded = [pad(image, self._session.multiple_of) for image in seen]
         shown = padded[0][None] if len(padded) == 1 else np.stack(padded)
         made = self._session.run(shown, self._inputs(options, len(padded)))
         factor = made.shape[1] // padded[0].shape[0]
-        made = made[:, : size[1] * factor, : size[0] * factor]
-        if made.shape[1:3] == images.shape[1:3] or factor > 1:
-            return made
-        enlarge = enlarge_guided if options.upsample == "guided" else enlarge_bilinear
-        room = self._room(images[0])
-        results = [enlarge(*three, room) for three in zip(made, seen, images, strict=True)]
-        return results[0][None] if len(results) == 1 else np.stack(results)
+        return made[:, : seen[0].shape[0] * factor, : seen[0].shape[1] * factor]
 
-    def _room(self, image: npt.NDArray[np.uint8]) -> Room:
-        """Memory to enlarge to this size in, kept by each thread for itself."""
+    def _room(self, shape: tuple[int, ...]) -> Room:
+        """Memory to enlarge to this shape in, kept by each thread for itself."""
         room: Room | None = getattr(self._own, "room", None)
-        if room is None or room.shape[1:] != image.shape:
-            self._own.room = room = make_room(image)
+        if room is None or room.shape[1:] != shape:
+            self._own.room = room = make_room(shape)
         return room
 
     def _in_tiles(self, session: api.Session, context: api.Context) -> api.Session:

@@ -67,15 +67,17 @@ class Reader:
         """What the user should know, one line each; complete once `frames` has ended."""
         return [*self._notes, *self._maker.notes, *self._footage.notes, *self._early_end()]
 
-    def frames(self, skip: int) -> Iterator[Frame]:
+    def frames(self, skip: int, planar: bool = False) -> Iterator[Frame]:
         """Yields every frame of the selection, the first included.
 
         Args:
             skip: how many of them to leave out at the beginning.
+            planar: whether they may stay Y, Cb and Cr, as a `PlanarFrame`.
 
         Raises:
             SourceError: if one cannot be decoded and that is to end it, or cannot become RGB.
         """
+        self._maker.planar = planar
         for item in itertools.islice(itertools.chain([self._first], self._items), skip, None):
             try:
                 frame = self._maker.make(item.picture, item.pts, self._footage.time_base, item.duration)

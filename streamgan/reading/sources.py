@@ -30,6 +30,8 @@ class VideoFile(Source):
     skip: int = 0
     """How many frames of the selection to leave out at the beginning, since an earlier run has made them: they are
     decoded and counted as ever, but do not become RGB. Takes effect if set before `frames` is called."""
+    planar: bool = False
+    """Whether frames may be a `PlanarFrame`, where that is what is decoded. Takes effect as `skip` does."""
 
     def __init__(self, location: str, selection: Selection = WHOLE) -> None:
         self.notes: list[str] = []
@@ -61,7 +63,7 @@ class VideoFile(Source):
         reader = self._start()
         left_out = [*self._other_videos(), *self._left_behind()]
         try:
-            yield from reader.frames(self.skip)
+            yield from reader.frames(self.skip, self.planar)
         finally:
             self.notes, self.lost, self.repeated = [*left_out, *reader.notes], reader.lost, reader.repeated
 
