@@ -32,10 +32,10 @@ class FrameModel(nn.Module):
 
     def forward(self, frames: Tensor, domain: Tensor | None = None) -> Tensor:
         """uint8 ``(N, H, W, 3)`` RGB → the same; with several domains also ``(N,)`` int64, those to translate to."""
-        x = frames.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        x = (frames.float() / 127.5 - 1.0).permute(0, 3, 1, 2)
         y = self.translator(x) if domain is None else self.translator(x, domain)
-        y = torch.round(torch.clamp((y + 1.0) * 127.5, 0.0, 255.0))
-        return y.permute(0, 2, 3, 1).to(torch.uint8)
+        y = y.permute(0, 2, 3, 1)  # first, so that a network that ends in this order needs no other
+        return torch.round(torch.clamp((y + 1.0) * 127.5, 0.0, 255.0)).to(torch.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
