@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -154,6 +155,7 @@ def _bits(plan: Plan) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _versions(name: str) -> list[str]:
     """Name and version of a package, or nothing if it is not installed."""
     try:

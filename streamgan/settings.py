@@ -22,6 +22,8 @@ from streamgan.api import PresetError
 T = TypeVar("T")
 NOT_A_KEY: Mapping[str, Any] = types.MappingProxyType({"key": False})
 """Metadata of a dataclass field that is filled in by the program and may not be given by a user."""
+_MORE = object()
+"""Stands for a value that takes more than a look at its type."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -131,7 +133,7 @@ def _holds_dataclass(kind: Any) -> bool:
 
 def _convert_plain(kind: Any, value: Any, place: _Place) -> Any:
     """`value` as a type without dataclasses."""
-    if (made := _as_it_is(kind, value)) is not None:
+    if (made := _as_it_is(kind, value)) is not _MORE:
         return made
     import pydantic  # takes a tenth of a second, more than all else that a preset and a card need
 
@@ -148,18 +150,20 @@ def _convert_plain(kind: Any, value: Any, place: _Place) -> Any:
 
 
 def _as_it_is(kind: Any, value: Any) -> Any:
-    """`value`, a list in it as the tuple that is wanted; None where more is to be converted, or something is wrong."""
-    if kind is Any or kind in (str, int, float, bool):
-        return value if kind is Any or type(value) is kind else None
+    """`value`, a list in it as the tuple that is wanted; `_MORE` where it is to be converted, or something is wrong."""
+    if kind is Any or kind in (str, int, float, bool, type(None)):
+        return value if kind is Any or type(value) is kind else _MORE
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return next((made for each in inner if (made := _as_it_is(each, value)) is not _MORE), _MORE)
     if origin is tuple and isinstance(value, (list, tuple)) and inner:
         kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
         items = [_as_it_is(*pair) for pair in zip(kinds, value, strict=False)]
-        return tuple(items) if len(kinds) == len(value) and None not in items else None
+        return tuple(items) if len(kinds) == len(value) and _MORE not in items else _MORE
     if origin is dict and type(value) is dict:
         made = {_as_it_is(inner[0], key): _as_it_is(inner[1], item) for key, item in value.items()}
-        return made if None not in made and None not in made.values() else None
-    return None
+        return made if _MORE not in made and _MORE not in made.values() else _MORE
+    return _MORE
 
 
 def _check_limits(declared: Mapping[str, Any], value: Any, place: _Place) -> None:

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 
 from streamgan import api, model
-from streamgan.models import providers
+from streamgan.models import providers, sessions
 from streamgan.models.providers import OnnxRuntimeCoreMl, OnnxRuntimeCuda, OnnxRuntimeDirectMl, OnnxRuntimeTensorRt
 from streamgan.testing import BackendTests, make_images, make_model, reference
 
@@ -250,10 +250,10 @@ def test_core_ml_keeps_sizes_apart(recorded: type[Recorded], tmp_path: Path) -> 
 
 def test_sizes_are_fixed_where_the_provider_wants_it(tmp_path: Path) -> None:
     """A session made for one size takes no other: ONNX Runtime was told the lengths of all axes."""
-    sessions = providers._Sessions(Static(), make_model(tmp_path / "tiny.onnx"), 1, "auto")
-    bound = sessions.bind((1, 20, 30, 3))
+    made = sessions.Sessions(Static(), make_model(tmp_path / "tiny.onnx"), 1, "auto")
+    bound = made.bind((1, 20, 30, 3))
     assert list(bound.session.get_inputs()[0].shape) == [1, 20, 30, 3]
-    with pytest.raises(providers._FAILURES, match="Got invalid dimensions"):
+    with pytest.raises(sessions.FAILURES, match="Got invalid dimensions"):
         bound.run(make_images(1, 9, 11), {})
 
 
@@ -261,5 +261,5 @@ def test_few_sizes_are_kept(tmp_path: Path) -> None:
     session = load(Static, tmp_path)
     for width in range(3, 12):
         session.run(make_images(1, 5, width))
-    assert isinstance(session, providers._DeviceSession)
+    assert isinstance(session, sessions.DeviceSession)
     assert [shape[2] for shape in session._bound] == [8, 9, 10, 11]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +276,18 @@ def test_an_empty_name_of_a_cache_is_none(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("STREAMGAN_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert api.cache_folder("choices") == tmp_path / "xdg/streamgan/choices"
+
+
+def test_a_remembered_choice_imports_no_runtime(
+    make_clip: Callable[..., Path], make_preset: Callable[..., str]
+) -> None:
+    code = (
+        "import sys; from streamgan import plan, plugins; from streamgan.request import Request\n"
+        "plan.build(Request(*sys.argv[1:], backend='onnxruntime'), plugins.load())\n"
+        "print(*{'onnxruntime', 'pydantic', 'torch'} & set(sys.modules))"
+    )
+    clip, preset = make_clip(), make_preset("model", model="negative.onnx")
+    write_model(Path(preset).with_name("negative.onnx"), -1.0, 255.0)
+    for imported in ("onnxruntime", ""):
+        done = subprocess.run([sys.executable, "-c", code, clip, preset], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == imported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,17 @@ def test_a_card_is_read_again_when_the_file_changes(tmp_path: Path) -> None:
     assert loading.card_of(path) is loading.card_of(path)
     write_model(path, 1.0, 0.0, multiple_of=16)
     assert loading.card_of(path).size.multiple_of == 16
+
+
+def test_a_card_is_remembered_and_a_damaged_memory_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_model(tmp_path / "m.onnx", 1.0, 0.0, multiple_of=8)
+    card = loading.card_of(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "read_card", lambda path: pytest.fail("read again"))
+        loading._card.cache_clear()
+        assert loading.card_of(path) == card
+    (kept,) = (tmp_path / "cache" / "cards").iterdir()
+    for damage in (None, "", "{", '{"format": 99}'):
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"card": damage}))
+        loading._card.cache_clear()
+        assert loading.card_of(path) == card

@@ -156,26 +156,33 @@ def test_nearest() -> None:
     [
         (str, "a", "a"),
         (int, 3, 3),
-        (float, 3, None),
-        (bool, 1, None),
-        (int, True, None),
+        (float, 3, settings._MORE),
+        (bool, 1, settings._MORE),
+        (int, True, settings._MORE),
         (tuple[str, ...], ["a", "b"], ("a", "b")),
         (tuple[str, ...], [], ()),
-        (tuple[str, ...], ["a", 1], None),
+        (tuple[str, ...], ["a", 1], settings._MORE),
         (tuple[int, int], [1, 2], (1, 2)),
-        (tuple[int, int], [1, 2, 3], None),
+        (tuple[int, int], [1, 2, 3], settings._MORE),
         (tuple[tuple[int, int], ...], [[1, 2], [3, 4]], ((1, 2), (3, 4))),
         (dict[str, float], {"a": 1.5}, {"a": 1.5}),
-        (dict[str, float], {"a": 1}, None),
-        (dict[str, float], {1: 1.5}, None),
-        (str | None, "a", None),
-        (list[int], [1], None),
-        (tuple, [1], None),
+        (dict[str, float], {"a": 1}, settings._MORE),
+        (dict[str, float], {1: 1.5}, settings._MORE),
+        (str | None, "a", "a"),
+        (str | None, None, None),
+        (str | None, 1, settings._MORE),
+        (float | None, 1, settings._MORE),
+        (float | int, 1, 1),
+        (tuple[int, ...] | None, [1, 2], (1, 2)),
+        (Any, None, None),
+        (dict[str, Any], {"a": None}, {"a": None}),
+        (list[int], [1], settings._MORE),
+        (tuple, [1], settings._MORE),
     ],
 )
 def test_what_needs_no_conversion_is_what_pydantic_would_make_of_it(kind: Any, value: Any, made: Any) -> None:
     assert settings._as_it_is(kind, value) == made
-    if made is not None:
+    if made is not settings._MORE:
         assert made == pydantic.TypeAdapter(kind).validate_python(value)
         assert type(made) is type(pydantic.TypeAdapter(kind).validate_python(value))
 

@@ -18,6 +18,7 @@ from clips import picture, read_pts
 
 from streamgan.api import Color, Encoding, Frame, Selection, SinkError, UsageError, VideoInfo
 from streamgan.reading.sources import WHOLE, VideoFile
+from streamgan.writing import sinks
 from streamgan.writing.sinks import NullSink, VideoFileSink
 from streamgan.writing.window import Preview, overlay
 
@@ -288,3 +289,25 @@ def test_a_window_needs_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(SinkError, match="there is no screen"), Preview() as window:
         window.open(info())
+
+
+def test_the_input_is_opened_once_and_early(
+    tmp_path: Path, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, opened = make_clip(audio=True), list[str]()
+    real = sinks.open_input
+    monkeypatch.setattr(sinks, "open_input", lambda location: opened.append(location) or real(location))
+    with VideoFileSink(str(tmp_path / "o.mp4"), Encoding(copy_from=str(source))) as sink:
+        assert opened == [str(source)]  # before there is a frame
+        sink.open(info())
+        sink.write(Frame(picture(0, (64, 48)), 0, Fraction(1, 25), 1))
+    assert opened == [str(source)]
+    with VideoFileSink(str(tmp_path / "none.mp4"), Encoding(copy_from=str(source))) as sink:
+        pass
+    assert sink._input is None and not (tmp_path / "none.mp4").exists()
+
+
+def test_an_input_that_is_gone_is_said_when_the_output_is_opened(tmp_path: Path) -> None:
+    gone = Encoding(copy_from=str(tmp_path / "gone.mp4"))
+    with VideoFileSink(str(tmp_path / "o.mp4"), gone) as sink, pytest.raises(SinkError, match="No such file"):
+        sink.open(info())

@@ -53,8 +53,7 @@ class OpenVino(api.Backend):
         """Usable wherever the package is installed."""
         if importlib.util.find_spec("openvino") is None:
             return api.Availability(False, _MISSING)
-        version = importlib.metadata.version("openvino")
-        return api.Availability(True, f"OpenVINO {version} on {cls.device}", cls.rank)
+        return api.Availability(True, f"OpenVINO {_version()} on {cls.device}", cls.rank)
 
     def load(self, path: Path, *, threads: int, precision: str = "auto", streams: int = 1) -> api.Session:
         """Loads a model file; ``auto`` is the first of `precisions`, on the CPU fp32.
@@ -218,7 +217,7 @@ class _Compiler:
         if self._folder is None:
             return None
         device = [self._core.get_property(self._device, name) for name in _IDENTITY]
-        content = [importlib.metadata.version("openvino"), *device, self._settings, shape]
+        content = [_version(), *device, self._settings, shape]
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{self._digest}-{key[:32]}.blob"
 
@@ -255,6 +254,12 @@ def _keep(file: Path, compiled: Any) -> None:
         oldest_first = sorted(file.parent.glob("*.blob"), key=lambda each: each.stat().st_mtime)
         for old in oldest_first[:-_KEPT_FILES]:
             old.unlink(missing_ok=True)
+
+
+@functools.cache
+def _version() -> str:
+    """Of the package, without importing it; asked again and again, and each time all that is installed is looked at."""
+    return importlib.metadata.version("openvino")
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from streamgan import plugins
-from streamgan.api import Backend, BackendError, PluginError, Session
+from streamgan.api import Backend, BackendError, ModelError, PluginError, Session
 from streamgan.model import DOMAIN, ModelCard, int8_path, read_card
 from streamgan.models import memo, verify
 from streamgan.models.verify import Subject, Verdict
@@ -21,6 +22,9 @@ CHECKPOINT = ".safetensors"
 """The ending of what is no model file and has no card: weights of a training, which some backend may know to run."""
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
 """From the one that is most likely to go wrong to the one that is the reference."""
+_CARDS = "cards"
+_VERSION = 1
+"""Of the cards that are kept; changes with what `streamgan.model.read_card` checks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +188,20 @@ def card_of(path: Path) -> ModelCard:
 
 @functools.lru_cache(maxsize=64)
 def _card(path: Path, size: int, changed: int) -> ModelCard:
-    """As `card_of`, kept as long as size and time of the last change are the same."""
-    return read_card(path)
+    """As `card_of`, kept as long as size and time of the last change are the same.
+
+    It is also remembered by the bytes of the file: to look into one, ONNX Runtime sets up the whole graph.
+    """
+    try:
+        key = {"version": _VERSION, "model": memo.digest_once(path)}
+    except OSError:
+        return read_card(path)
+    with contextlib.suppress(ModelError):
+        if (kept := memo.recall(_CARDS, key)) is not None:
+            return ModelCard.from_json(str(kept.get("card")), where=str(path))
+    card = read_card(path)
+    memo.remember(_CARDS, key, {"card": card.to_json()})
+    return card
 
 
 def _load(path: Path, setup: Setup, backends: Backends, size: tuple[int, int] | None) -> Loaded:

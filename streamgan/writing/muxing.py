@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.stream import DataStream, Stream
 
 from streamgan.api import Encoding, Selection
@@ -37,14 +37,9 @@ _NAMES = {"matroska": "mkv", "mpegts": "ts"}
 class Companion:
     """The streams of an input that travel beside its translated video. Used by one thread."""
 
-    def __init__(self, location: str, output: OutputContainer, encoding: Encoding) -> None:
-        """Opens the input and adds its streams to an output whose header is not written yet.
-
-        Raises:
-            av.error.FFmpegError: if the input cannot be opened.
-        """
-        name = location if "://" in location else f"file:{location}"
-        self._input = av.open(name, "r", metadata_errors="replace")
+    def __init__(self, source: InputContainer, output: OutputContainer, encoding: Encoding) -> None:
+        """Adds the streams of an input, from `open_input`, to an output whose header is not written yet."""
+        self._input = source
         self._output, self._selection, self._audio = output, encoding.selection, encoding.audio
         self._origin = Fraction(0)
         # An encoder's priming lies before 0. MP4 keeps it; Matroska only if its source says how long it is, and would
@@ -251,20 +246,28 @@ class Companion:
             self._output.set_chapters(kept)
 
 
-def movie_clock(location: str | None, time_base: Fraction) -> int:
+def open_input(location: str) -> InputContainer:
+    """Opens an input for what it has beside the video; whoever gets it closes it.
+
+    Raises:
+        av.error.FFmpegError: if it cannot be opened.
+    """
+    return av.open(location if "://" in location else f"file:{location}", "r", metadata_errors="replace")
+
+
+def movie_clock(source: InputContainer | None, time_base: Fraction) -> int:
     """Ticks per second for MP4's own clock: a multiple of every stream's, so that no stream's beginning is rounded.
 
     Args:
-        location: the input whose streams travel beside the video, or None.
+        source: the input whose streams travel beside the video, or None.
         time_base: seconds per tick of the video.
     """
     coarse, rates, end = min(time_base.denominator, _CLOCK - 1), set[int](), Fraction(1)
     with contextlib.suppress(av.error.FFmpegError, ValueError):
-        if location is not None:
-            with av.open(f"file:{location}", metadata_errors="replace") as container:
-                audible = [stream for stream in container.streams.audio if stream.codec_context is not None]
-                rates = {stream.rate for stream in audible if stream.rate}
-                end = max([end, *(each["end"] * Fraction(each["time_base"] or 0) for each in container.chapters())])
+        if source is not None:
+            audible = [stream for stream in source.streams.audio if stream.codec_context is not None]
+            rates = {stream.rate for stream in audible if stream.rate}
+            end = max([end, *(each["end"] * Fraction(each["time_base"] or 0) for each in source.chapters())])
     fine = math.lcm(time_base.denominator, *rates)
     return fine if fine < _CLOCK and fine * end < 2 * _CLOCK else coarse  # chapters are counted with 32 bits
 

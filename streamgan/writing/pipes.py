@@ -20,7 +20,7 @@ from streamgan.api import Encoding, Frame, Sink, SinkError, UsageError, VideoInf
 from streamgan.frames.convert import to_picture
 from streamgan.writing import encoders
 from streamgan.writing.coder import encode, failures
-from streamgan.writing.muxing import Companion
+from streamgan.writing.muxing import Companion, open_input
 from streamgan.writing.videostream import add_video, choose
 
 RAW = "y4m:-"
@@ -70,7 +70,7 @@ class StandardOutput(Sink):
             self._container = av.open(f"pipe:{_DESCRIPTOR}", "w", format="matroska")
             self._stream = add_video(self._container, choice, info, self._encoding)
             if self._encoding.copy_from is not None:
-                self._companion = Companion(self._encoding.copy_from, self._container, self._encoding)
+                self._companion = Companion(open_input(self._encoding.copy_from), self._container, self._encoding)
             self._container.start_encoding()
 
     def write(self, frame: Frame) -> None:

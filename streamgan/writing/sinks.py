@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 # isort: split
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streamgan.api import Encoding, Frame, Sink, VideoInfo, hookimpl
 from streamgan.writing import encoders
 from streamgan.writing.coder import SegmentCoder, encode, failures
-from streamgan.writing.muxing import Companion, movie_clock
+from streamgan.writing.muxing import Companion, movie_clock, open_input
 from streamgan.writing.outputs import check_target, partial_name, publish
 from streamgan.writing.segments import Parts, VideoPacket
 from streamgan.writing.videostream import add_video, choose
@@ -52,6 +53,7 @@ class VideoFileSink(Sink):
             check_target(Path(location), encoding)
         self._partial: Path | None = None
         self._container: OutputContainer | None = None
+        self._input: InputContainer | None = None  # until the companion has it
         self._companion: Companion | None = None
         self._origin: int | None = None
         self._count = 0
@@ -62,6 +64,13 @@ class VideoFileSink(Sink):
         self._first: tuple[int, int] | None = None
         self._last_dts: int | None = None
         self._reformatter = VideoReformatter()
+
+    def __enter__(self) -> Self:
+        """Opens the input for what travels beside the video: in a run the first frame is still being made."""
+        if self._encoding.copy_from is not None:
+            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):  # `open` says what is wrong
+                self._input = open_input(self._encoding.copy_from)
+        return self
 
     @classmethod
     def accepts(cls, location: str) -> bool:
@@ -78,8 +87,10 @@ class VideoFileSink(Sink):
         choice = choose(self._location, self._encoding, info, self._network)
         self.notes.extend(choice.notes)
         self._partial = self._unfinished()
-        clock = movie_clock(self._encoding.copy_from, info.time_base)
         with failures(self._location, f"; does {self._encoding.codec} take {info.width}x{info.height} pixels?"):
+            if self._input is None and self._encoding.copy_from is not None:
+                self._input = open_input(self._encoding.copy_from)
+            clock = movie_clock(self._input, info.time_base)
             self._container = av.open(
                 self._location if self._partial is None else f"file:{self._partial}",
                 "w",
@@ -94,8 +105,8 @@ class VideoFileSink(Sink):
                 # Not in the template: which kind of ProRes it is.
                 self._target.codec_context.codec_tag = self._coder.stream.codec_context.codec_tag
                 self._target.time_base = info.time_base
-            if self._encoding.copy_from is not None:
-                self._companion = Companion(self._encoding.copy_from, self._container, self._encoding)
+            if self._input is not None:
+                self._companion, self._input = Companion(self._input, self._container, self._encoding), None
             self._container.start_encoding()
             if self.parts is not None and self.parts.manifest.segments:
                 self._take_over(self.parts)
@@ -127,7 +138,7 @@ class VideoFileSink(Sink):
             SinkError: if the output cannot be completed; nothing is left behind then, but for segments.
         """
         if self._container is None:
-            return
+            return self.abort()
         try:
             with failures(self._location):
                 if self._coder is None:
@@ -150,8 +161,8 @@ class VideoFileSink(Sink):
 
     def abort(self) -> None:
         """Leaves nothing behind, but for the segments in `parts`."""
-        opened = (self._coder, self._container)
-        self._coder = self._container = None
+        opened = (self._coder, self._container, self._input)
+        self._coder = self._container = self._input = None
         for each in opened:
             if each is not None:
                 with contextlib.suppress(av.error.FFmpegError, OSError):
