@@ -1,9 +1,10 @@
 """Translates a video the way that one writes first: decode, shrink, run, enlarge, encode, one frame after the other.
 
-It is what `benchmarks/speed.py` measures streamgan against: the same model file at the same size, the same encoder with
-the same settings. Nothing in it is slow on purpose.
+It is what `benchmarks/speed.py` measures streamgan against: the same model file, the same encoder with the same
+settings. Nothing in it is slow on purpose. It shows the model whole frames, or as small ones as streamgan does.
 
-    python benchmarks/straightforward.py drive.mp4 night.mp4 presets/day2night.onnx --short-side 144
+    python benchmarks/straightforward.py drive.mp4 night.mp4 presets/day2night.onnx --multiple-of 16
+    python benchmarks/straightforward.py drive.mp4 night.mp4 presets/day2night.onnx --multiple-of 16 --short-side 144
 """
 
 from __future__ import annotations

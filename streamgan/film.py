@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +30,8 @@ Frames: TypeAlias = "queue.Queue[list[Frame] | None]"
 
 _DEPTH = 4
 _TICK = 0.1
+_NICER = 10
+"""By how much the niceness of threads that translate is above that of the others."""
 STAGES = ("decode", "translate", "encode")
 """Their names, in the order in which a frame meets them."""
 
@@ -89,6 +94,7 @@ class Film:
 
     def translate(self) -> None:
         """The second thread: queue to queue."""
+        _stand_back()
         with TranslateStage(self._plan, self._get(self._info)) as self._stage:
             if self.resumed and self._stage.plan.backend_name != self._plan.backend_name:
                 raise BackendError(
@@ -230,3 +236,15 @@ class Film:
             except queue.Empty:
                 continue
         raise _Stopped
+
+
+def _stand_back() -> None:
+    """Has this thread, and those that it will start, run where others leave time; only Linux has such threads.
+
+    An encoder's threads wait for one another at every frame, so each time one of them has no core, the others soon
+    stand still. Translations do not wait for one another: they fill what the encoder leaves.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):  # forbidden, as in some sandboxes
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from clips import picture, read_pts
 import streamgan
 from streamgan import api, bench, pipeline, plugins
 from streamgan.reading.sources import VideoFile
+from streamgan.writing.sinks import VideoFileSink
 
 Make = Callable[..., Path]
 Preset = Callable[..., str]
@@ -65,6 +67,36 @@ def go(registry: plugins.Registry, **fields: object) -> pipeline.Report:
 def add(registry: plugins.Registry, name: str, cls: type[api.Translator]) -> None:
     """Makes a translator known."""
     registry.translators[name] = plugins.Provided(name, cls, "tests")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_translating_leaves_the_encoder_the_first_turn(
+    make_clip: Make, tmp_path: Path, make_preset: Preset, registry: plugins.Registry, concurrent: bool
+) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen: dict[str, set[int]] = {"translate": set(), "encode": set()}
+
+    class Noting(api.Translator):
+        def translate(self, images: api.Images) -> api.Images:
+            seen["translate"].add(niceness())
+            return images
+
+    class NotingSink(VideoFileSink):
+        def write(self, frame: api.Frame) -> None:
+            seen["encode"].add(niceness())
+            super().write(frame)
+
+    Noting.concurrent = concurrent
+    add(registry, "noting", Noting)
+    request = pipeline.Request.of(
+        input=str(make_clip()), preset=make_preset("noting"), output=str(tmp_path / "out.mp4"), threads=2
+    )
+    own, work = niceness(), pipeline.build(request, registry)
+    pipeline.run(dataclasses.replace(work, sink=NotingSink))
+    assert seen == {"translate": {min(own + 10, 19)}, "encode": {own}} and niceness() == own
 
 
 def test_a_model_translates_a_film(

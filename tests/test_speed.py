@@ -75,7 +75,11 @@ def test_bars_pass_and_miss(script: Callable[[str], ModuleType]) -> None:
     costs = {"decode": Cost(0.002, 0.002), "translate": Cost(0.02, 0.03), "encode": Cost(0.01, 0.012)}
     films = [
         speed.Film(
-            f"clip{place}", size, [Measurement("clip", size, 100, costs, fps, 2, start=0.9) for fps in speeds], plain
+            f"clip{place}",
+            size,
+            [Measurement("clip", size, 100, costs, fps, 2, start=0.9) for fps in speeds],
+            plain,
+            [2 * fps for fps in plain],
         )
         for place, (size, speeds, plain) in enumerate(
             [(speed.SIZES[0], (40, 41, 44), (20, 10, 11)), (speed.SIZES[1], (50, 70, 55), (20, 20, 20))]
@@ -86,9 +90,11 @@ def test_bars_pass_and_miss(script: Callable[[str], ModuleType]) -> None:
         "end to end, 1280×720": True,
         "efficiency, 1280×720": True,
         "against a plain script, 1280×720": True,
+        "against one that shrinks for the model, 1280×720": False,
         "end to end, 640×360": False,
         "efficiency, 640×360": True,
         "against a plain script, 640×360": True,
+        "against one that shrinks for the model, 640×360": False,
         "start to first frame, warm cache": True,
         "peak memory, 1920×1080": True,
         "memory of three times the frames, 1920×1080": False,
