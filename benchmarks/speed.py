@@ -32,8 +32,8 @@ from streamgan.request import Request
 from streamgan.rounds import Spread
 
 SIZES = ((1280, 720), (640, 360))
-LARGE, LARGE_FRAMES = (1920, 1080), 150
-"""Where memory is measured: over this many frames, and over three times as many."""
+LARGE, LARGE_FRAMES = (1920, 1080), 300
+"""Where memory is measured: over this many frames, more than a segment has, and over three times as many."""
 WAITER = """import os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 _, status, used = os.wait4(process.pid, 0)
@@ -209,7 +209,7 @@ def profiles(folder: Path, preset: str, frames: int, gil: bool) -> str:
 
 @click.command()
 @click.option("--preset", default="day2night", show_default=True)
-@click.option("--frames", type=click.IntRange(min=10), default=200, show_default=True, help="Of each clip.")
+@click.option("--frames", type=click.IntRange(min=10), default=300, show_default=True, help="Of each clip.")
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Fresh processes for each.")
 @click.option("--clips", type=click.IntRange(1, 3), default=3, show_default=True, help="How many of the clips.")
 @click.option(
