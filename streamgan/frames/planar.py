@@ -8,6 +8,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2  # noqa: F401 - before av: loaded after it, OpenCV's window library fails
+
+# isort: split
 import av
 import numpy as np
 import numpy.typing as npt
