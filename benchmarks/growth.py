@@ -137,6 +137,7 @@ def main(preset: str, frames: int, folder: Path | None) -> None:
         click.echo(f"{table(series, across)}\n")
         if folder is not None:
             drawn = plots.lines(series, across, up, f"{up}, by {across}: {told(series)}")
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"performance-{kind}.svg").write_text(drawn, encoding="utf-8")
 
 

@@ -22,6 +22,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from streamgan import api
 from streamgan_tensorrt import cuda, engines, runtime
 from streamgan_tensorrt.build import Plan
 from streamgan_tensorrt.cuda import Device
@@ -347,3 +348,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr(runtime, "installed", lambda: "tensorrt_rtx")
     monkeypatch.setattr(engines, "build", made.build)
     return made
+
+
+@pytest.fixture(scope="session")
+def trt() -> runtime.Runtime:
+    """TensorRT; skips the test where none is installed that can build here."""
+    if runtime.installed() is None:
+        pytest.skip("needs TensorRT-RTX: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
+    loaded = runtime.load()
+    if not loaded.portable:
+        try:
+            cuda.find_device()
+        except api.BackendError:
+            pytest.skip(f"{loaded.name} builds only where there is a GPU; TensorRT-RTX builds anywhere")
+    return loaded

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from onnx import helper, numpy_helper
 
 from streamgan import api, testing
-from streamgan_tensorrt import build, cache, cuda, engines, graph, progress, runtime
+from streamgan_tensorrt import build, cache, engines, graph, progress, runtime
 from streamgan_tensorrt.command import tensorrt
 from streamgan_tensorrt.profiles import Profile
 
@@ -31,21 +31,6 @@ SHAPE = (1, 224, 400)
 
 def silent(done: float, phase: str) -> None:
     """Says nothing."""
-
-
-@pytest.fixture(scope="module")
-def trt() -> runtime.Runtime:
-    """TensorRT; skips the test where none is installed that can build here."""
-    name = runtime.installed()
-    if name is None:
-        pytest.skip("needs TensorRT-RTX: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
-    loaded = runtime.load()
-    if not loaded.portable:
-        try:
-            cuda.find_device()
-        except api.BackendError:
-            pytest.skip(f"{loaded.name} builds only where there is a GPU; TensorRT-RTX builds anywhere")
-    return loaded
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from streamgan import api, testing
-from streamgan_tensorrt import build, cuda, graph, runtime
+from streamgan import testing
+from streamgan_tensorrt import build, graph, runtime
 from streamgan_tensorrt.profiles import Profile
 
 torch = pytest.importorskip("torch", reason="exports networks, which needs torch")
@@ -39,20 +39,6 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("networks") / f"{request.param}.onnx"
     write_graph(FrameModel(make()).eval(), path, SizeRule(multiple_of, (64, 64)), domains)
     return path, domains
-
-
-@pytest.fixture(scope="module")
-def trt() -> runtime.Runtime:
-    """TensorRT; skips the test where none is installed that can build here."""
-    if runtime.installed() is None:
-        pytest.skip("needs TensorRT-RTX: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
-    loaded = runtime.load()
-    if not loaded.portable:
-        try:
-            cuda.find_device()
-        except api.BackendError:
-            pytest.skip(f"{loaded.name} builds only where there is a GPU; TensorRT-RTX builds anywhere")
-    return loaded
 
 
 def test_it_becomes_an_engine_in_every_precision(exported: tuple[Path, int], trt: runtime.Runtime) -> None:
